@@ -1,0 +1,208 @@
+//! The only module that reads a clock, sleeps, or hears signals.
+//!
+//! A run has one [`Clock`]: its monotonic origin rules every measurement, and the wall time read at
+//! the same moment is only for people and for servers that speak in wall time.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the module that the bans point to"
+)]
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// A moment of a run: microseconds since its [`Clock`] was started; never negative in practice, but
+/// differences and moments of servers before the start may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct At(pub i64);
+
+impl At {
+    /// The moment `later` after this one.
+    pub fn plus(self, later: Duration) -> At {
+        At(self.0.saturating_add(micros(later)))
+    }
+
+    /// Microseconds from `earlier` to this moment; negative when it is the other way round.
+    pub fn us_since(self, earlier: At) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Seconds since the start of the run.
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} s", self.seconds())
+    }
+}
+
+/// A duration in whole microseconds, saturating.
+pub fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The clock of one run: monotonic and wall time read together once.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    wall: jiff::Timestamp,
+}
+
+impl Clock {
+    /// Starts the run's clock now.
+    pub fn start() -> Clock {
+        Clock {
+            origin: Instant::now(),
+            wall: jiff::Timestamp::now(),
+        }
+    }
+
+    /// Now, on the monotonic clock.
+    pub fn at(&self) -> At {
+        At(micros(self.origin.elapsed()))
+    }
+
+    /// The wall time that belongs to a moment, as if the wall clock had run evenly since the start.
+    pub fn wall(&self, at: At) -> jiff::Timestamp {
+        self.wall
+            .checked_add(jiff::SignedDuration::from_micros(at.0))
+            .unwrap_or(self.wall)
+    }
+
+    /// The moment that belongs to a wall time, on the same terms as [`Clock::wall`].
+    pub fn at_wall_us(&self, unix_us: i64) -> At {
+        At(unix_us.saturating_sub(self.wall.as_microsecond()))
+    }
+
+    /// Sleeps until a moment; returns at once when it has passed. Tokio's timer has a resolution of
+    /// one millisecond, so this wakes up to about 1 ms late.
+    pub async fn sleep_until(&self, at: At) {
+        let micros = u64::try_from(at.0).unwrap_or(0);
+        tokio::time::sleep_until((self.origin + Duration::from_micros(micros)).into()).await;
+    }
+}
+
+/// Sleeps; drop the future to be interrupted.
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// The limit of a future had passed before it was done.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {:.1} s", .0.as_secs_f64())]
+pub struct Elapsed(pub Duration);
+
+/// Runs a future under a limit; at the limit it is dropped.
+///
+/// # Errors
+/// [`Elapsed`] when the limit passed first.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    tokio::time::timeout(limit, future)
+        .await
+        .map_err(|_| Elapsed(limit))
+}
+
+/// A signal that asks a run to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signal {
+    /// SIGHUP, 1: the terminal went away.
+    Hangup,
+    /// SIGINT, 2: Ctrl-C.
+    Interrupt,
+    /// SIGTERM, 15: a service manager or CI job ends the run.
+    Terminate,
+}
+
+impl Signal {
+    /// The number that the kernel knows it by.
+    pub fn number(self) -> u8 {
+        match self {
+            Signal::Hangup => 1,
+            Signal::Interrupt => 2,
+            Signal::Terminate => 15,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Hangup => "SIGHUP",
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Hears SIGHUP, SIGINT and SIGTERM; from then on none of them ends the process by itself.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// The first signal, and how many came in all.
+    heard: watch::Receiver<(Option<Signal>, u32)>,
+}
+
+impl Stop {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// When the process can't install signal handlers.
+    pub fn listen() -> io::Result<Stop> {
+        let (sender, heard) = watch::channel((None, 0));
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            loop {
+                let which = tokio::select! {
+                    Some(()) = hangup.recv() => Signal::Hangup,
+                    Some(()) = interrupt.recv() => Signal::Interrupt,
+                    Some(()) = terminate.recv() => Signal::Terminate,
+                    else => return,
+                };
+                sender.send_modify(|(first, count)| {
+                    first.get_or_insert(which);
+                    *count += 1;
+                });
+            }
+        });
+        Ok(Stop { heard })
+    }
+
+    /// The first signal that was heard, if any.
+    pub fn requested(&self) -> Option<Signal> {
+        self.heard.borrow().0
+    }
+
+    /// Waits for the first signal; returns at once when it has come already.
+    pub async fn wait(&mut self) -> Signal {
+        loop {
+            if let Some(signal) = self.requested() {
+                return signal;
+            }
+            if self.heard.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until one more signal comes after those heard so far; for telling an impatient person
+    /// how long healing may still take.
+    pub async fn again(&mut self) {
+        let seen = self.heard.borrow_and_update().1;
+        while self.heard.borrow().1 == seen {
+            if self.heard.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What can go wrong with Incus: what was asked, of what, Incus' own words, and what to do next.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A request to Incus that gave no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no socket.
+    #[error("no Incus socket at {}: install or start Incus, or name its socket in INCUS_SOCKET", socket.display())]
+    NoSocket {
+        /// Where it was looked for.
+        socket: PathBuf,
+    },
+    /// The socket is there, but not for us.
+    #[error("no permission to use Incus at {}: run as root, or as a member of the group incus-admin", socket.display())]
+    Permission {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The socket is there, but nobody answers.
+    #[error("{asked}: Incus at {} does not answer ({words}): is incusd running?", socket.display())]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What was asked.
+        asked: String,
+        /// What the system said.
+        words: String,
+    },
+    /// The project is not there.
+    #[error("Incus has no project {project} (it has: {}): name the right one with --project or VEZA_INCUS_PROJECT", .known.join(", "))]
+    NoProject {
+        /// The project asked for.
+        project: String,
+        /// The projects there are.
+        known: Vec<String>,
+    },
+    /// The object is not there.
+    #[error("{asked}: Incus says: {words}")]
+    NotFound {
+        /// What was asked.
+        asked: String,
+        /// Incus' words.
+        words: String,
+    },
+    /// The object changed since it was read (HTTP 412).
+    #[error("{asked}: the object was changed by someone else meanwhile; Incus says: {words}")]
+    Changed {
+        /// What was asked.
+        asked: String,
+        /// Incus' words.
+        words: String,
+    },
+    /// Incus refused.
+    #[error("{asked}: Incus refused ({code}): {words}")]
+    Refused {
+        /// What was asked.
+        asked: String,
+        /// Incus' error code, an HTTP status.
+        code: u64,
+        /// Incus' words.
+        words: String,
+    },
+    /// It began and failed.
+    #[error("{asked}: the operation failed; Incus says: {words}")]
+    Operation {
+        /// What was asked.
+        asked: String,
+        /// Incus' words.
+        words: String,
+    },
+    /// It was not done in time. It may still be under way in Incus.
+    #[error("{asked}: not done within {:.0} s; see `incus operation list`", limit.as_secs_f64())]
+    Limit {
+        /// What was asked.
+        asked: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The answer is not what the API describes.
+    #[error("{asked}: an answer that this tool does not understand: {words}")]
+    Protocol {
+        /// What was asked.
+        asked: String,
+        /// What was wrong with it.
+        words: String,
+    },
+}
+
+impl Error {
+    pub(super) fn protocol(asked: &str, error: &dyn std::error::Error) -> Error {
+        Error::Protocol {
+            asked: asked.to_owned(),
+            words: chain(error),
+        }
+    }
+
+    pub(super) fn unreachable(socket: &Path, asked: &str, error: &reqwest::Error) -> Error {
+        let kind = io_kind(error);
+        let socket = socket.to_owned();
+        match kind {
+            Some(std::io::ErrorKind::NotFound) => Error::NoSocket { socket },
+            Some(std::io::ErrorKind::PermissionDenied) => Error::Permission { socket },
+            _ => Error::Unreachable {
+                socket,
+                asked: asked.to_owned(),
+                words: chain(error),
+            },
+        }
+    }
+
+    pub(super) fn from_envelope(asked: &str, http: u16, envelope: &Value) -> Error {
+        let code = envelope
+            .get("error_code")
+            .and_then(Value::as_u64)
+            .unwrap_or(http.into());
+        let words = envelope
+            .get("error")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason")
+            .to_owned();
+        let asked = asked.to_owned();
+        match code {
+            404 => Error::NotFound { asked, words },
+            412 => Error::Changed { asked, words },
+            _ => Error::Refused { asked, code, words },
+        }
+    }
+
+    /// The same error, told as one of the request that began it.
+    pub(super) fn of(self, request: &str) -> Error {
+        let renamed = |asked: String| format!("{request}, {asked}");
+        match self {
+            Error::NotFound { asked, words } => Error::NotFound {
+                asked: renamed(asked),
+                words,
+            },
+            Error::Refused { asked, code, words } => Error::Refused {
+                asked: renamed(asked),
+                code,
+                words,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether the client side lacks something (exit code 3) rather than the system under test.
+    pub fn is_missing_tool(&self) -> bool {
+        matches!(
+            self,
+            Error::NoSocket { .. }
+                | Error::Permission { .. }
+                | Error::NoProject { .. }
+                | Error::Unreachable { .. }
+        ) || matches!(self, Error::Refused { code: 403, .. })
+    }
+}
+
+fn io_kind(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        words = format!("{words}: {error}");
+        source = error.source();
+    }
+    words
+}

@@ -1,0 +1,277 @@
+//! Instances: what they are, and changing their state and config keys.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Error, Incus, Request};
+use crate::instance::InstanceName;
+
+/// An instance as Incus describes it, with its state.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name.
+    pub name: InstanceName,
+    /// What it is doing.
+    pub status: Status,
+    /// Its init process as the host sees it; 0 when it is not running. A new start has a new one.
+    pub init_pid: i64,
+    /// Its own config keys (`user.*`, `boot.*`, `limits.*`, …), without those of profiles.
+    pub config: BTreeMap<String, String>,
+    /// Its config with that of its profiles.
+    pub expanded_config: BTreeMap<String, String>,
+    /// Its network interfaces but loopback, while it runs.
+    pub nics: Vec<Nic>,
+}
+
+/// A network interface of a running instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// Its name inside, such as `eth0`.
+    pub name: String,
+    /// Its IPv4 addresses of global scope.
+    pub ipv4: Vec<Ipv4Addr>,
+}
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It runs.
+    Running,
+    /// It is stopped.
+    Stopped,
+    /// Its processes are frozen.
+    Frozen,
+    /// Anything else: starting, stopping, error.
+    Other,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+            Status::Frozen => "frozen",
+            Status::Other => "in between",
+        })
+    }
+}
+
+impl Status {
+    fn parse(text: &str) -> Status {
+        match text {
+            "Running" | "Ready" => Status::Running,
+            "Stopped" => Status::Stopped,
+            "Frozen" => Status::Frozen,
+            _ => Status::Other,
+        }
+    }
+}
+
+/// A change of an instance's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateChange {
+    /// Boots it.
+    Start,
+    /// Kills all its processes: a power cut.
+    ForceStop,
+    /// Asks its init to shut down.
+    CleanStop,
+    /// Stops its processes where they are.
+    Freeze,
+    /// Lets them go on.
+    Unfreeze,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    name: String,
+    status: String,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+    #[serde(default)]
+    expanded_config: BTreeMap<String, String>,
+    state: Option<WireState>,
+}
+
+#[derive(Deserialize)]
+struct WireState {
+    status: String,
+    #[serde(default)]
+    pid: i64,
+    network: Option<BTreeMap<String, WireNic>>,
+}
+
+#[derive(Deserialize)]
+struct WireNic {
+    #[serde(default)]
+    addresses: Vec<WireAddress>,
+}
+
+#[derive(Deserialize)]
+struct WireAddress {
+    family: String,
+    address: String,
+    scope: String,
+}
+
+impl Wire {
+    fn into_instance(self) -> Result<Instance, Error> {
+        let asked = "reading instances";
+        let name = InstanceName::new(self.name).map_err(|e| Error::protocol(asked, &e))?;
+        let state = self.state;
+        let (status, init_pid) = state
+            .as_ref()
+            .map_or((self.status.as_str(), 0), |s| (s.status.as_str(), s.pid));
+        let status = Status::parse(status);
+        let nics = state.and_then(|s| s.network).unwrap_or_default();
+        let nics = nics
+            .into_iter()
+            .filter(|(name, _)| name != "lo")
+            .map(nic)
+            .collect();
+        Ok(Instance {
+            name,
+            status,
+            init_pid,
+            config: self.config,
+            expanded_config: self.expanded_config,
+            nics,
+        })
+    }
+}
+
+fn nic((name, wire): (String, WireNic)) -> Nic {
+    let global = wire
+        .addresses
+        .iter()
+        .filter(|a| a.family == "inet" && a.scope == "global");
+    Nic {
+        name,
+        ipv4: global.filter_map(|a| a.address.parse().ok()).collect(),
+    }
+}
+
+impl Instance {
+    /// All its IPv4 addresses of global scope.
+    pub fn ipv4(&self) -> Vec<Ipv4Addr> {
+        self.nics
+            .iter()
+            .flat_map(|n| n.ipv4.iter().copied())
+            .collect()
+    }
+}
+
+impl Incus {
+    /// All instances of the project, with state and addresses.
+    ///
+    /// # Errors
+    /// As every request.
+    pub async fn instances(&self) -> Result<Vec<Instance>, Error> {
+        let request = Request::new(Method::GET, "/1.0/instances").query("recursion", "2");
+        let (mut envelope, _) = self.send(&request).await?;
+        let list = envelope
+            .get_mut("metadata")
+            .map(Value::take)
+            .unwrap_or_default();
+        let list: Vec<Wire> =
+            serde_json::from_value(list).map_err(|e| Error::protocol("GET /1.0/instances", &e))?;
+        list.into_iter().map(Wire::into_instance).collect()
+    }
+
+    /// One instance, with state and addresses.
+    ///
+    /// # Errors
+    /// As every request; [`Error::NotFound`] when it is not there.
+    pub async fn instance(&self, name: &InstanceName) -> Result<Instance, Error> {
+        let path = format!("/1.0/instances/{name}");
+        let request = Request::new(Method::GET, &path).query("recursion", "1");
+        let (mut envelope, _) = self.send(&request).await?;
+        let value = envelope
+            .get_mut("metadata")
+            .map(Value::take)
+            .unwrap_or_default();
+        let wire: Wire = serde_json::from_value(value).map_err(|e| Error::protocol(&path, &e))?;
+        wire.into_instance()
+    }
+
+    /// Changes the state of an instance and waits until Incus says it is done.
+    ///
+    /// # Errors
+    /// As every change. "The instance is already running" and the like are errors, too: ask for the
+    /// state where that is no trouble.
+    pub async fn set_state(
+        &self,
+        name: &InstanceName,
+        change: StateChange,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        let (action, force) = match change {
+            StateChange::Start => ("start", false),
+            StateChange::ForceStop => ("stop", true),
+            StateChange::CleanStop => ("stop", false),
+            StateChange::Freeze => ("freeze", false),
+            StateChange::Unfreeze => ("unfreeze", false),
+        };
+        let timeout_s = if force {
+            -1
+        } else {
+            i64::try_from(limit.as_secs()).unwrap_or(-1)
+        };
+        let body = json!({ "action": action, "force": force, "timeout": timeout_s });
+        let path = format!("/1.0/instances/{name}/state");
+        self.change(Request::new(Method::PUT, path).body(&body), limit)
+            .await?;
+        Ok(())
+    }
+
+    /// Sets a key of the instance's own config, or removes it with `None`. Read-modify-write with
+    /// If-Match, repeated while someone else changes the object (its ETag covers volatile keys, which
+    /// change at every start and stop); `expected` is the value that our key must still have.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when the key has another value than expected; as every change otherwise.
+    pub async fn set_config_key(
+        &self,
+        name: &InstanceName,
+        key: &str,
+        expected: Option<&str>,
+        value: Option<&str>,
+    ) -> Result<(), Error> {
+        let path = format!("/1.0/instances/{name}");
+        let mut last = None;
+        for _ in 0..20 {
+            let (object, etag) = self.get_with_etag(&path).await?;
+            let found = object
+                .get("config")
+                .and_then(|c| c.get(key))
+                .and_then(Value::as_str);
+            if found.unwrap_or_default() != expected.unwrap_or_default() {
+                let words = format!("{key} is {found:?}, expected {expected:?}");
+                return Err(Error::Changed {
+                    asked: format!("PATCH {path}"),
+                    words,
+                });
+            }
+            // PATCH with an empty value removes a key (Incus' own rule).
+            let body = json!({ "config": { key: value.unwrap_or_default() } });
+            let request = Request::new(Method::PATCH, &path)
+                .body(&body)
+                .if_match(&etag);
+            match self.change(request, Duration::from_secs(30)).await {
+                Ok(_) => return Ok(()),
+                Err(error @ Error::Changed { .. }) => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::Limit {
+            asked: format!("PATCH {path}"),
+            limit: Duration::ZERO,
+        }))
+    }
+}

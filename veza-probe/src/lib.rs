@@ -1,0 +1,18 @@
+//! What every drill shares: Incus control, timing, faults that heal, and the words of a verdict.
+//!
+//! The modules stand in the order in which data flows; each uses only those above it.
+
+pub mod clock;
+pub mod story;
+pub mod secret;
+pub mod command;
+pub mod instance;
+pub mod incus;
+pub mod address;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod fault;
+pub mod prober;
+pub mod outage;
+pub mod verdict;
+pub mod report;
