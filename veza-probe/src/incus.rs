@@ -11,7 +11,8 @@ mod instances;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Method;
+/// The methods of changing requests.
+pub use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -1,1 +1,1186 @@
-//! (being written)
+//! Open-loop probes: client actions that are due at fixed instants, whatever the service does.
+//!
+//! ```text
+//! due instants ─► dispatcher ─► a free standing connection ─► act, under a deadline ─► sample
+//!                     │                     ▲
+//!                     └─ none: a failure    └── one connector per host, while some are missing
+//! ```
+//! This module makes samples; what they mean is said in `outage`.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::{At, Clock, micros, within};
+
+/// The longest text that a sample keeps of an error, in characters: a long outage has thousands.
+const TEXT_CHARS: usize = 160;
+
+/// How probes are made: their rhythm, their deadlines and their standing connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    spacing: Duration,
+    limit: Duration,
+    connect_limit: Duration,
+    connections: usize,
+    reconnect_every: Duration,
+}
+
+/// A value with which no probe could be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// Shorter than the timer's resolution.
+    #[error("{name} is {given:?}: it must be at least 1 ms, the resolution of the timer")]
+    TooShort {
+        /// What was set.
+        name: &'static str,
+        /// To what.
+        given: Duration,
+    },
+    /// Longer than a run can be.
+    #[error("{name} is {given:?}: it must be at most one hour")]
+    TooLong {
+        /// What was set.
+        name: &'static str,
+        /// To what.
+        given: Duration,
+    },
+    /// Without a connection every sample would fail.
+    #[error("probes need at least one connection")]
+    NoConnections,
+}
+
+impl Default for Shape {
+    /// A probe every 20 ms with 1 s to succeed, on 4 connections, each made within 2 s; one that
+    /// is missing is asked for every 100 ms.
+    fn default() -> Shape {
+        Shape {
+            spacing: Duration::from_millis(20),
+            limit: Duration::from_secs(1),
+            connect_limit: Duration::from_secs(2),
+            connections: 4,
+            reconnect_every: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Shape {
+    /// Sets the time from one due instant to the next.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it is shorter than 1 ms or longer than an hour.
+    pub fn with_spacing(self, spacing: Duration) -> Result<Shape, ShapeError> {
+        Ok(Shape {
+            spacing: checked("the spacing of probes", spacing)?,
+            ..self
+        })
+    }
+
+    /// Sets the deadline of one probe, counted from when it is sent.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it is shorter than 1 ms or longer than an hour.
+    pub fn with_limit(self, limit: Duration) -> Result<Shape, ShapeError> {
+        Ok(Shape {
+            limit: checked("the limit of a probe", limit)?,
+            ..self
+        })
+    }
+
+    /// Sets the deadline of one attempt to connect.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it is shorter than 1 ms or longer than an hour.
+    pub fn with_connect_limit(self, connect_limit: Duration) -> Result<Shape, ShapeError> {
+        Ok(Shape {
+            connect_limit: checked("the limit of connecting", connect_limit)?,
+            ..self
+        })
+    }
+
+    /// Sets how many standing connections there are, to all hosts together.
+    ///
+    /// # Errors
+    /// [`ShapeError::NoConnections`] when it is zero.
+    pub fn with_connections(self, connections: usize) -> Result<Shape, ShapeError> {
+        if connections == 0 {
+            return Err(ShapeError::NoConnections);
+        }
+        Ok(Shape {
+            connections,
+            ..self
+        })
+    }
+
+    /// Sets the time from one attempt of a host's connector to its next.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it is shorter than 1 ms or longer than an hour.
+    pub fn with_reconnect_every(self, reconnect_every: Duration) -> Result<Shape, ShapeError> {
+        Ok(Shape {
+            reconnect_every: checked("the pause of reconnecting", reconnect_every)?,
+            ..self
+        })
+    }
+
+    /// The time from one due instant to the next.
+    pub fn spacing(&self) -> Duration {
+        self.spacing
+    }
+
+    /// The deadline of one probe.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The deadline of one attempt to connect.
+    pub fn connect_limit(&self) -> Duration {
+        self.connect_limit
+    }
+
+    /// How many standing connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// The time from one attempt of a host's connector to its next.
+    pub fn reconnect_every(&self) -> Duration {
+        self.reconnect_every
+    }
+}
+
+fn checked(name: &'static str, given: Duration) -> Result<Duration, ShapeError> {
+    if given < Duration::from_millis(1) {
+        Err(ShapeError::TooShort { name, given })
+    } else if given > Duration::from_secs(3600) {
+        Err(ShapeError::TooLong { name, given })
+    } else {
+        Ok(given)
+    }
+}
+
+/// One client action as the client saw it; all moments in microseconds of the run's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Which due instant, counted from 0 without gaps.
+    pub number: u64,
+    /// When it was due.
+    #[serde(rename = "due_us")]
+    pub due: At,
+    /// When it was dispatched; never later than it was sent, and never earlier than the start of
+    /// the sample before.
+    #[serde(rename = "start_us")]
+    pub start: At,
+    /// When its outcome was known.
+    #[serde(rename = "end_us")]
+    pub end: At,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Sample {
+    /// Whether the action succeeded.
+    pub fn is_success(&self) -> bool {
+        self.outcome == Outcome::Success
+    }
+
+    /// How much later than due it was dispatched, in microseconds: our fault, not the service's.
+    pub fn lateness_us(&self) -> i64 {
+        self.start.us_since(self.due)
+    }
+}
+
+/// What became of a client action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The service did what it was asked, within the deadline.
+    Success,
+    /// It did not, or the client can't know.
+    Failure(Failure),
+}
+
+/// Why an action failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind, for counting.
+    pub kind: FailureKind,
+    /// What was said, in one short line, for people.
+    pub text: String,
+}
+
+/// The kinds of failure that a client can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// No standing connection was free, or none was alive; nothing was sent.
+    NoConnection,
+    /// No answer within the limit; the connection was dropped.
+    Deadline,
+    /// The server answered with an error.
+    Refused,
+    /// The connection broke before an answer.
+    Broken,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FailureKind::NoConnection => "no connection",
+            FailureKind::Deadline => "no answer in time",
+            FailureKind::Refused => "refused",
+            FailureKind::Broken => "connection broken",
+        })
+    }
+}
+
+/// Why [`Host::act`] failed. The connection is dropped either way: a refused write usually means
+/// that it leads to the wrong host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActError {
+    /// The server answered, and the answer is no.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke before an answer.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// One host that may serve what is probed. Its futures are dropped at their deadlines; dropping one
+/// must close the connection and send no cancel request.
+pub trait Host: Send + Sync + 'static {
+    /// A standing connection.
+    type Connection: Send + 'static;
+
+    /// The host's name, for messages.
+    fn name(&self) -> &str;
+
+    /// Connects, and makes sure that this host serves what is probed (takes writes, for instance):
+    /// otherwise every probe on the connection would fail while another host serves.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+
+    /// One client action; `number` is that of its sample.
+    fn act(
+        &self,
+        connection: &mut Self::Connection,
+        number: u64,
+    ) -> impl Future<Output = Result<(), ActError>> + Send;
+}
+
+/// How one host's connector fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connector {
+    /// The host's name.
+    pub host: String,
+    /// When it last made a connection.
+    #[serde(rename = "last_connected_us")]
+    pub last_connected: Option<At>,
+    /// Its last error, older or newer than the last connection.
+    pub last_error: Option<ConnectError>,
+}
+
+/// A failed attempt to connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectError {
+    /// When it failed.
+    #[serde(rename = "at_us")]
+    pub at: At,
+    /// What was said, in one short line.
+    pub text: String,
+}
+
+/// The samples that are finished, and how many are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoFar {
+    /// Finished samples, sorted by due time; numbers of those in flight are missing.
+    pub samples: Vec<Sample>,
+    /// Probes that were dispatched and have no outcome yet.
+    pub in_flight: u64,
+}
+
+/// How late our own probes were dispatched, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Half of them were at most this late.
+    pub p50_us: i64,
+    /// 99 of 100 were at most this late.
+    pub p99_us: i64,
+    /// None was later.
+    pub max_us: i64,
+}
+
+impl Lateness {
+    /// The lateness of all samples; none when there are none, which says nothing good.
+    pub fn of(samples: &[Sample]) -> Option<Lateness> {
+        let mut values: Vec<i64> = samples.iter().map(Sample::lateness_us).collect();
+        values.sort_unstable();
+        Some(Lateness {
+            p50_us: percentile(&values, 50)?,
+            p99_us: percentile(&values, 99)?,
+            max_us: *values.last()?,
+        })
+    }
+
+    /// Whether the observer was blind: probes came so late that due instants mean nothing.
+    pub fn blind(&self, spacing: Duration) -> bool {
+        self.p99_us > micros(spacing)
+    }
+}
+
+/// The smallest value that at least `percent` of 100 values don't exceed (nearest rank, no
+/// interpolation); `sorted` is in ascending order.
+pub(crate) fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+/// Probes under way. Dropping it ends its tasks and closes its connections.
+#[derive(Debug)]
+pub struct Prober {
+    clock: Clock,
+    store: Arc<Store>,
+    stop: watch::Sender<Option<At>>,
+    /// One task; it owns the probes in flight, so that they end with it.
+    dispatcher: JoinSet<()>,
+    connectors: JoinSet<()>,
+}
+
+impl Prober {
+    /// Starts connecting at once, and probing at `first_due`. Until then a connector that succeeds
+    /// goes on without a pause, so that all connections stand before the first probe when
+    /// `first_due` is far enough ahead.
+    pub fn start<H: Host>(clock: Clock, shape: Shape, hosts: Vec<H>, first_due: At) -> Prober {
+        let names = hosts.iter().map(|host| host.name().to_owned());
+        let store = Arc::new(Store::new(names));
+        let hosts: Vec<Arc<H>> = hosts.into_iter().map(Arc::new).collect();
+        let pool = Arc::new(Pool {
+            clock,
+            shape,
+            store: Arc::clone(&store),
+            alive: watch::Sender::new(0),
+            idle: Mutex::new(VecDeque::new()),
+        });
+        let mut connectors = JoinSet::new();
+        for (index, host) in hosts.into_iter().enumerate() {
+            let task = keep_connected(Arc::clone(&pool), host, index, first_due);
+            connectors.spawn(watched(Arc::clone(&store), task));
+        }
+        let (stop, stopped) = watch::channel(None);
+        let mut dispatcher = JoinSet::new();
+        dispatcher.spawn(watched(
+            Arc::clone(&store),
+            dispatch(pool, first_due, stopped),
+        ));
+        Prober {
+            clock,
+            store,
+            stop,
+            dispatcher,
+            connectors,
+        }
+    }
+
+    /// A copy of the finished samples, and the number of those in flight.
+    ///
+    /// # Panics
+    /// With the panic of a task, if one panicked.
+    pub fn so_far(&self) -> SoFar {
+        self.store.resume_panic();
+        let log = self.store.lock();
+        let finished = log.samples.len() as u64;
+        SoFar {
+            samples: log.samples.clone(),
+            in_flight: log.issued.saturating_sub(finished),
+        }
+    }
+
+    /// Looks at the finished samples, sorted by due time, without copying them: for a question that
+    /// is asked again at every new sample. Samples wait while `look` runs.
+    ///
+    /// # Panics
+    /// With the panic of a task, if one panicked.
+    pub fn inspect<T>(&self, look: impl FnOnce(&[Sample]) -> T) -> T {
+        self.store.resume_panic();
+        look(&self.store.lock().samples)
+    }
+
+    /// The number of finished samples, as news: it changes with every new one (and is marked as
+    /// changed when a task panicked, so that whoever waits looks and is told).
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.store.finished.subscribe()
+    }
+
+    /// How each host's connector fares, in the order of the hosts.
+    pub fn connectors(&self) -> Vec<Connector> {
+        self.store.lock().connectors.clone()
+    }
+
+    /// Issues no probe that is due after now, waits for those in flight (at most their limit), and
+    /// returns all samples, sorted by due time: exactly one for each due instant.
+    ///
+    /// # Panics
+    /// With the panic of a task, if one panicked.
+    pub async fn finish(mut self) -> Vec<Sample> {
+        self.stop.send_replace(Some(self.clock.at()));
+        while self.dispatcher.join_next().await.is_some() {}
+        drop(self.connectors);
+        self.store.resume_panic();
+        std::mem::take(&mut self.store.lock().samples)
+    }
+}
+
+/// Runs a task so that its panic is kept for the caller.
+async fn watched(store: Arc<Store>, task: impl Future<Output = ()>) {
+    // Nothing that the task leaves half done is used again: the caller unwinds, too.
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        store.keep_panic(panic);
+    }
+}
+
+/// What the tasks tell the caller.
+#[derive(Debug)]
+struct Store {
+    log: Mutex<Log>,
+    finished: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Log {
+    /// Sorted by number, and so by due time.
+    samples: Vec<Sample>,
+    issued: u64,
+    connectors: Vec<Connector>,
+    panicked: bool,
+    /// The first panic, until it is resumed.
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Store {
+    fn new(hosts: impl Iterator<Item = String>) -> Store {
+        let connectors = hosts
+            .map(|host| Connector {
+                host,
+                last_connected: None,
+                last_error: None,
+            })
+            .collect();
+        let log = Log {
+            samples: Vec::new(),
+            issued: 0,
+            connectors,
+            panicked: false,
+            panic: None,
+        };
+        Store {
+            log: Mutex::new(log),
+            finished: watch::Sender::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // A caller's `look` that panicked has changed nothing.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, sample: Sample) {
+        let mut log = self.lock();
+        // Almost always the end: only slow probes come in after later ones.
+        let place = log
+            .samples
+            .partition_point(|other| other.number < sample.number);
+        log.samples.insert(place, sample);
+        let count = log.samples.len() as u64;
+        drop(log);
+        // The greater of the two: another task may have told a later count already.
+        self.finished
+            .send_modify(|finished| *finished = count.max(*finished));
+    }
+
+    fn note_connector(&self, index: usize, note: impl FnOnce(&mut Connector)) {
+        if let Some(connector) = self.lock().connectors.get_mut(index) {
+            note(connector);
+        }
+    }
+
+    fn keep_panic(&self, panic: Box<dyn Any + Send>) {
+        let mut log = self.lock();
+        log.panicked = true;
+        log.panic.get_or_insert(panic);
+        drop(log);
+        self.finished.send_modify(|_| {});
+    }
+
+    fn resume_panic(&self) {
+        let mut log = self.lock();
+        if log.panicked {
+            let panic = log.panic.take();
+            drop(log);
+            resume_unwind(panic.unwrap_or_else(|| Box::new("a task of the prober panicked")));
+        }
+    }
+}
+
+/// The standing connections to all hosts.
+struct Pool<H: Host> {
+    clock: Clock,
+    shape: Shape,
+    store: Arc<Store>,
+    /// Idle and in use; connectors wait for it to fall.
+    alive: watch::Sender<usize>,
+    /// Those not in use. The one that has been idle longest goes first and a returned or new one
+    /// last, so each is used once in every round (80 ms by default). Taking the most recently
+    /// successful one instead would leave dead ones lying unnoticed, and they would make failures
+    /// long after the outage that killed them; in turn they fail while it lasts.
+    idle: Mutex<VecDeque<Standing<H>>>,
+}
+
+struct Standing<H: Host> {
+    host: Arc<H>,
+    connection: H::Connection,
+}
+
+impl<H: Host> Pool<H> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Standing<H>>> {
+        // Pushes and pops only: there is no state in between that a panic could leave.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a new connection; one too many is dropped (two connectors may succeed at once).
+    fn admit(&self, standing: Standing<H>) {
+        let wanted = self.shape.connections;
+        let has_room = self.alive.send_if_modified(|alive| {
+            let has_room = *alive < wanted;
+            *alive += usize::from(has_room);
+            has_room
+        });
+        if has_room {
+            self.idle().push_back(standing);
+        }
+    }
+
+    /// Drops a connection, so that a connector makes another.
+    fn discard(&self, standing: Standing<H>) {
+        drop(standing);
+        self.alive
+            .send_modify(|alive| *alive = alive.saturating_sub(1));
+    }
+
+    fn no_connection(&self) -> Failure {
+        let alive = *self.alive.borrow();
+        let text = match alive {
+            0 => "no connection is alive".to_owned(),
+            _ => format!("all {alive} connections that are alive are in use"),
+        };
+        Failure {
+            kind: FailureKind::NoConnection,
+            text,
+        }
+    }
+}
+
+/// Connects to one host again and again while connections are missing. One such task per host: a
+/// host that hangs holds up nobody but its own connector.
+async fn keep_connected<H: Host>(pool: Arc<Pool<H>>, host: Arc<H>, index: usize, first_due: At) {
+    let Shape {
+        connections,
+        connect_limit,
+        reconnect_every,
+        ..
+    } = pool.shape;
+    let mut alive = pool.alive.subscribe();
+    // The sender lives in the pool: this ends with the task.
+    while alive.wait_for(|alive| *alive < connections).await.is_ok() {
+        let begun = pool.clock.at();
+        let error = match within(connect_limit, host.connect()).await {
+            Ok(Ok(connection)) => {
+                pool.admit(Standing {
+                    host: Arc::clone(&host),
+                    connection,
+                });
+                None
+            }
+            Ok(Err(text)) => Some(text),
+            Err(elapsed) => Some(elapsed.to_string()),
+        };
+        let at = pool.clock.at();
+        let succeeded = error.is_none();
+        pool.store.note_connector(index, |connector| match error {
+            None => connector.last_connected = Some(at),
+            Some(text) => {
+                connector.last_error = Some(ConnectError {
+                    at,
+                    text: short(&text),
+                });
+            }
+        });
+        if !(succeeded && at < first_due) {
+            pool.clock.sleep_until(begun.plus(reconnect_every)).await;
+        }
+    }
+}
+
+/// Issues a probe at every due instant until told to stop, then waits for those in flight.
+async fn dispatch<H: Host>(pool: Arc<Pool<H>>, first_due: At, stop: watch::Receiver<Option<At>>) {
+    let mut stop = stop;
+    let mut probes = JoinSet::new();
+    for number in 0_u64.. {
+        let due = due(first_due, pool.shape.spacing, number);
+        tokio::select! {
+            biased;
+            // What was due before the stop is still issued, however late we are: no gaps.
+            _ = stop.wait_for(|at| at.is_some_and(|at| at < due)) => break,
+            () = pool.clock.sleep_until(due) => {}
+        }
+        issue(&pool, &mut probes, number, due);
+        while probes.try_join_next().is_some() {}
+    }
+    while probes.join_next().await.is_some() {}
+}
+
+fn due(first_due: At, spacing: Duration, number: u64) -> At {
+    let steps = i64::try_from(number).unwrap_or(i64::MAX);
+    At(first_due
+        .0
+        .saturating_add(micros(spacing).saturating_mul(steps)))
+}
+
+/// Dispatches one probe. Its start is read here, in the order of due times: if anything too early,
+/// which makes intervals wider and never wrong.
+fn issue<H: Host>(pool: &Arc<Pool<H>>, probes: &mut JoinSet<()>, number: u64, due: At) {
+    let start = pool.clock.at();
+    pool.store.lock().issued += 1;
+    let standing = pool.idle().pop_front();
+    let Some(standing) = standing else {
+        let outcome = Outcome::Failure(pool.no_connection());
+        pool.store.record(Sample {
+            number,
+            due,
+            start,
+            end: start,
+            outcome,
+        });
+        return;
+    };
+    let probe = probe(Arc::clone(pool), standing, number, due, start);
+    probes.spawn(watched(Arc::clone(&pool.store), probe));
+}
+
+/// One probe on one connection. At the deadline the action's future is dropped and the connection
+/// with it; nothing is cancelled on the server.
+async fn probe<H: Host>(
+    pool: Arc<Pool<H>>,
+    standing: Standing<H>,
+    number: u64,
+    due: At,
+    start: At,
+) {
+    let mut standing = standing;
+    let host = Arc::clone(&standing.host);
+    let acted = within(pool.shape.limit, host.act(&mut standing.connection, number)).await;
+    let end = pool.clock.at();
+    let (kind, text) = match acted {
+        Ok(Ok(())) => {
+            // Back first: it is free for the next probe before anybody is told.
+            pool.idle().push_back(standing);
+            pool.store.record(Sample {
+                number,
+                due,
+                start,
+                end,
+                outcome: Outcome::Success,
+            });
+            return;
+        }
+        Ok(Err(ActError::Refused(text))) => (FailureKind::Refused, text),
+        Ok(Err(ActError::Broken(text))) => (FailureKind::Broken, text),
+        Err(elapsed) => (FailureKind::Deadline, elapsed.to_string()),
+    };
+    pool.discard(standing);
+    let text = short(&format!("{}: {text}", host.name()));
+    let outcome = Outcome::Failure(Failure { kind, text });
+    pool.store.record(Sample {
+        number,
+        due,
+        start,
+        end,
+        outcome,
+    });
+}
+
+/// A text as one line of at most [`TEXT_CHARS`] characters.
+fn short(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(TEXT_CHARS) {
+        None => line,
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::clock;
+
+    /// What a fake host does with a request.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Does {
+        Well,
+        Refuse,
+        Break,
+        Hang,
+        Panic,
+        /// Only the first action hangs.
+        HangOnce,
+        /// Takes its time, and is good.
+        Slow,
+    }
+
+    struct Fake {
+        name: &'static str,
+        connect: Does,
+        act: Does,
+        acts: AtomicUsize,
+        /// Connections now, and the most there ever were.
+        live: Arc<(AtomicUsize, AtomicUsize)>,
+        /// Its receiver ends when the host and all its connections are gone.
+        alive: Option<mpsc::Sender<()>>,
+    }
+
+    struct Line {
+        live: Arc<(AtomicUsize, AtomicUsize)>,
+        _alive: Option<mpsc::Sender<()>>,
+    }
+
+    impl Drop for Line {
+        fn drop(&mut self) {
+            self.live.0.fetch_sub(1, SeqCst);
+        }
+    }
+
+    impl Host for Fake {
+        type Connection = Line;
+
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        async fn connect(&self) -> Result<Line, String> {
+            match self.connect {
+                Does::Well => {
+                    let now = self.live.0.fetch_add(1, SeqCst) + 1;
+                    self.live.1.fetch_max(now, SeqCst);
+                    Ok(Line {
+                        live: Arc::clone(&self.live),
+                        _alive: self.alive.clone(),
+                    })
+                }
+                Does::Hang => std::future::pending().await,
+                Does::Panic => panic!("connect of {}", self.name),
+                _ => Err("not\nhere".to_owned()),
+            }
+        }
+
+        async fn act(&self, _: &mut Line, number: u64) -> Result<(), ActError> {
+            let first = self.acts.fetch_add(1, SeqCst) == 0;
+            match self.act {
+                Does::Well => Ok(()),
+                Does::HangOnce if !first => Ok(()),
+                Does::Refuse => Err(ActError::Refused(format!("read-only {number}"))),
+                Does::Break => Err(ActError::Broken("reset".to_owned())),
+                Does::Hang | Does::HangOnce => std::future::pending().await,
+                Does::Panic => panic!("act of {}", self.name),
+                Does::Slow => {
+                    clock::sleep(Duration::from_millis(12)).await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn host(name: &'static str, connect: Does, act: Does) -> Fake {
+        let live = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+        Fake {
+            name,
+            connect,
+            act,
+            acts: AtomicUsize::new(0),
+            live,
+            alive: None,
+        }
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Quick, with deadlines that only something that hangs can miss.
+    fn quick() -> Shape {
+        let shape = Shape::default()
+            .with_spacing(ms(5))
+            .unwrap()
+            .with_limit(ms(150))
+            .unwrap();
+        shape
+            .with_connect_limit(ms(150))
+            .unwrap()
+            .with_reconnect_every(ms(5))
+            .unwrap()
+    }
+
+    fn start(shape: Shape, hosts: Vec<Fake>) -> Prober {
+        let clock = Clock::start();
+        Prober::start(clock, shape, hosts, clock.at().plus(ms(20)))
+    }
+
+    /// Waits until the samples are as asked; a guard of 20 s, far above what it ever takes.
+    async fn until(prober: &Prober, seen: impl Fn(&[Sample]) -> bool) {
+        let mut news = prober.subscribe();
+        let wait = async {
+            while !prober.inspect(&seen) {
+                news.changed().await.unwrap();
+            }
+        };
+        within(Duration::from_secs(20), wait)
+            .await
+            .expect("the samples never were as asked");
+    }
+
+    fn kinds(samples: &[Sample]) -> Vec<Option<FailureKind>> {
+        let kind = |sample: &Sample| match &sample.outcome {
+            Outcome::Success => None,
+            Outcome::Failure(failure) => Some(failure.kind),
+        };
+        samples.iter().map(kind).collect()
+    }
+
+    fn assert_one_per_due_instant(samples: &[Sample], spacing: Duration) {
+        let first = samples.first().expect("no samples at all");
+        for (n, sample) in samples.iter().enumerate() {
+            assert_eq!(sample.number, n as u64);
+            assert_eq!(sample.due, due(first.due, spacing, n as u64));
+            assert!(
+                sample.due <= sample.start && sample.start <= sample.end,
+                "{sample:?}"
+            );
+        }
+        assert!(samples.is_sorted_by_key(|sample| sample.start));
+    }
+
+    #[tokio::test]
+    async fn one_sample_for_each_due_instant() {
+        let prober = start(quick(), vec![host("a", Does::Well, Does::Slow)]);
+        until(&prober, |samples| {
+            samples.iter().filter(|s| s.is_success()).count() >= 10
+        })
+        .await;
+        let so_far = prober.so_far();
+        assert!(so_far.samples.is_sorted_by_key(|sample| sample.due));
+        let all = prober.finish().await;
+        assert_one_per_due_instant(&all, ms(5));
+        assert!(all.len() as u64 >= so_far.samples.len() as u64 + so_far.in_flight);
+    }
+
+    #[tokio::test]
+    async fn finish_issues_what_was_due_and_waits_for_what_is_in_flight() {
+        let shape = quick().with_connections(1).unwrap();
+        let prober = start(shape, vec![host("a", Does::Well, Does::Hang)]);
+        let mut news = prober.subscribe();
+        while prober.so_far().in_flight == 0 {
+            within(Duration::from_secs(20), news.changed())
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        assert_eq!(prober.so_far().in_flight, 1);
+        let all = prober.finish().await;
+        assert_one_per_due_instant(&all, ms(5));
+        assert!(kinds(&all).contains(&Some(FailureKind::Deadline)));
+    }
+
+    #[tokio::test]
+    async fn without_a_connection_every_sample_fails_at_its_dispatch() {
+        let prober = start(quick(), vec![host("a", Does::Refuse, Does::Well)]);
+        until(&prober, |samples| samples.len() >= 5).await;
+        let connectors = prober.connectors();
+        let error = connectors[0]
+            .last_error
+            .as_ref()
+            .expect("an error of the connector");
+        assert_eq!(
+            (connectors[0].host.as_str(), error.text.as_str()),
+            ("a", "not here")
+        );
+        assert_eq!(connectors[0].last_connected, None);
+        let all = prober.finish().await;
+        assert_one_per_due_instant(&all, ms(5));
+        assert!(
+            kinds(&all)
+                .iter()
+                .all(|kind| *kind == Some(FailureKind::NoConnection))
+        );
+        assert!(all.iter().all(|sample| sample.start == sample.end));
+    }
+
+    #[tokio::test]
+    async fn without_hosts_every_sample_fails() {
+        let prober = start(quick(), vec![]);
+        until(&prober, |samples| samples.len() >= 3).await;
+        let all = prober.finish().await;
+        assert!(
+            kinds(&all)
+                .iter()
+                .all(|kind| *kind == Some(FailureKind::NoConnection))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_that_hangs_does_not_hold_up_another() {
+        let never = quick()
+            .with_connect_limit(Duration::from_secs(3600))
+            .unwrap();
+        let hosts = vec![
+            host("a", Does::Hang, Does::Well),
+            host("b", Does::Well, Does::Well),
+        ];
+        let prober = start(never, hosts);
+        until(&prober, |samples| samples.iter().any(Sample::is_success)).await;
+        let connectors = prober.connectors();
+        assert_eq!(
+            (connectors[0].last_connected, &connectors[0].last_error),
+            (None, &None)
+        );
+        assert!(connectors[1].last_connected.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connect_that_hangs_ends_at_its_limit() {
+        let shape = quick().with_connect_limit(ms(5)).unwrap();
+        let prober = start(shape, vec![host("a", Does::Hang, Does::Well)]);
+        // Samples go on failing meanwhile: each is an occasion to look.
+        let mut news = prober.subscribe();
+        while prober.connectors()[0].last_error.is_none() {
+            within(Duration::from_secs(20), news.changed())
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_hangs_loses_its_connection_and_another_is_made() {
+        let shape = quick().with_connections(1).unwrap();
+        let fake = host("a", Does::Well, Does::HangOnce);
+        let live = Arc::clone(&fake.live);
+        let prober = start(shape, vec![fake]);
+        until(&prober, |samples| samples.iter().any(Sample::is_success)).await;
+        let kinds = kinds(&prober.finish().await);
+        let at = |wanted| kinds.iter().position(|kind| *kind == wanted);
+        let deadline = at(Some(FailureKind::Deadline)).expect("the hanging probe");
+        assert!(deadline < at(None).expect("a success"));
+        assert_eq!(live.1.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_refused_or_broken_action_drops_its_connection() {
+        for (does, kind, text) in [
+            (Does::Refuse, FailureKind::Refused, "a: read-only"),
+            (Does::Break, FailureKind::Broken, "a: reset"),
+        ] {
+            let shape = quick().with_connections(2).unwrap();
+            let fake = host("a", Does::Well, does);
+            let live = Arc::clone(&fake.live);
+            let prober = start(shape, vec![fake]);
+            let seen = |sample: &Sample| match &sample.outcome {
+                Outcome::Success => false,
+                Outcome::Failure(f) => f.kind == kind && f.text.starts_with(text),
+            };
+            // More than there are connections: they were dropped and made again.
+            until(&prober, |samples| {
+                samples.iter().filter(|s| seen(s)).count() >= 5
+            })
+            .await;
+            prober.finish().await;
+            assert!(live.1.load(SeqCst) <= 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn two_hosts_share_the_connections() {
+        let hosts = vec![
+            host("a", Does::Well, Does::Well),
+            host("b", Does::Well, Does::Well),
+        ];
+        let shape = quick().with_connections(3).unwrap();
+        let pool = Pool {
+            clock: Clock::start(),
+            shape,
+            store: Arc::new(Store::new(std::iter::empty())),
+            alive: watch::Sender::new(0),
+            idle: Mutex::new(VecDeque::new()),
+        };
+        let hosts: Vec<Arc<Fake>> = hosts.into_iter().map(Arc::new).collect();
+        for host in hosts.iter().cycle().take(6) {
+            let connection = host.connect().await.unwrap();
+            pool.admit(Standing {
+                host: Arc::clone(host),
+                connection,
+            });
+        }
+        let names: Vec<&str> = pool
+            .idle()
+            .iter()
+            .map(|standing| standing.host.name)
+            .collect();
+        assert_eq!((names, *pool.alive.borrow()), (vec!["a", "b", "a"], 3));
+    }
+
+    async fn panic_of(prober: Prober) -> String {
+        let finished = tokio::spawn(prober.finish()).await;
+        let panic = finished.expect_err("finish went on").into_panic();
+        panic.downcast_ref::<String>().cloned().unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_is_resumed_in_the_caller() {
+        for (connect, act, text) in [
+            (Does::Panic, Does::Well, "connect of a"),
+            (Does::Well, Does::Panic, "act of a"),
+        ] {
+            let prober = start(quick(), vec![host("a", connect, act)]);
+            let mut news = prober.subscribe();
+            while !prober.store.lock().panicked {
+                within(Duration::from_secs(20), news.changed())
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            assert_eq!(panic_of(prober).await, text);
+
+            let prober = start(quick(), vec![host("a", connect, act)]);
+            let mut news = prober.subscribe();
+            while !prober.store.lock().panicked {
+                within(Duration::from_secs(20), news.changed())
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            let looked = std::panic::catch_unwind(AssertUnwindSafe(|| prober.so_far()));
+            let panic = looked.expect_err("so_far went on");
+            assert_eq!(
+                panic.downcast_ref::<String>().map(String::as_str),
+                Some(text)
+            );
+            let again = std::panic::catch_unwind(AssertUnwindSafe(|| prober.inspect(<[_]>::len)));
+            assert!(again.is_err(), "a panic is not forgotten once it was told");
+        }
+    }
+
+    #[tokio::test]
+    async fn dropping_the_prober_ends_everything() {
+        let (alive, mut gone) = mpsc::channel(1);
+        let hosts = [("a", Does::Well, Does::Hang), ("b", Does::Hang, Does::Well)];
+        let hosts = hosts.map(|(name, connect, act)| Fake {
+            alive: Some(alive.clone()),
+            ..host(name, connect, act)
+        });
+        drop(alive);
+        let long = quick().with_limit(Duration::from_secs(3600)).unwrap();
+        let prober = start(long, hosts.into());
+        until(&prober, |samples| !samples.is_empty()).await;
+        drop(prober);
+        let ended = within(Duration::from_secs(20), gone.recv()).await;
+        assert_eq!(ended.expect("a task or a connection stayed"), None);
+    }
+
+    #[test]
+    fn a_shape_that_can_not_be_is_refused() {
+        let shape = Shape::default();
+        let zero = Duration::ZERO;
+        assert_eq!(shape.with_connections(0), Err(ShapeError::NoConnections));
+        for made in [
+            shape.with_spacing(zero),
+            shape.with_spacing(Duration::from_micros(999)),
+            shape.with_limit(zero),
+            shape.with_connect_limit(zero),
+            shape.with_reconnect_every(zero),
+        ] {
+            assert!(matches!(made, Err(ShapeError::TooShort { .. })), "{made:?}");
+        }
+        assert!(matches!(
+            shape.with_limit(Duration::MAX),
+            Err(ShapeError::TooLong { .. })
+        ));
+    }
+
+    fn late(number: u64, late_us: i64) -> Sample {
+        let due = At(number as i64 * 20_000);
+        let start = At(due.0 + late_us);
+        Sample {
+            number,
+            due,
+            start,
+            end: start,
+            outcome: Outcome::Success,
+        }
+    }
+
+    #[test]
+    fn lateness_is_exact_and_judged_at_p99() {
+        assert_eq!(Lateness::of(&[]), None);
+        let samples: Vec<Sample> = (0..100).map(|n| late(n, n as i64 + 1)).collect();
+        let lateness = Lateness::of(&samples).unwrap();
+        assert_eq!(
+            lateness,
+            Lateness {
+                p50_us: 50,
+                p99_us: 99,
+                max_us: 100
+            }
+        );
+        assert!(lateness.blind(Duration::from_micros(98)));
+        assert!(!lateness.blind(Duration::from_micros(99)));
+        let one = Lateness::of(&[late(0, 7)]).unwrap();
+        assert_eq!((one.p50_us, one.p99_us, one.max_us), (7, 7, 7));
+    }
+
+    #[test]
+    fn a_sample_carries_its_units_and_comes_back() {
+        let failure = Failure {
+            kind: FailureKind::NoConnection,
+            text: "none".to_owned(),
+        };
+        let failed = Sample {
+            outcome: Outcome::Failure(failure),
+            ..late(3, 5)
+        };
+        let text = serde_json::to_string(&failed).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"number":3,"due_us":60000,"start_us":60005,"end_us":60005,"#,
+                r#""outcome":{"failure":{"kind":"no_connection","text":"none"}}}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<Sample>(&text).unwrap(), failed);
+    }
+
+    #[test]
+    fn texts_are_one_short_line() {
+        assert_eq!(short(" a\n  b\t"), "a b");
+        assert_eq!(short(&"ä".repeat(161)), "ä".repeat(160) + "…");
+        assert_eq!(short(&"ä".repeat(160)), "ä".repeat(160));
+    }
+}

@@ -1,1 +1,236 @@
-//! (being written)
+//! One value, several writers: everything that a run has to say, as text for people and as JSON for
+//! machines.
+//!
+//! The JSON is a contract: [`SCHEMA`] names its version; a field is only ever added within one.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::clock::{At, Clock};
+use crate::fault::{Fault, HealedStep};
+use crate::outage::{Interval, Outage, Phase};
+use crate::verdict::{Gate, Judgement};
+
+pub use text::render as text;
+
+/// The name and version of the JSON report.
+pub const SCHEMA: &str = "veza-report/1";
+
+/// Everything that a run has to say. Moments (`*_us`, [`At`]) are microseconds of the run's monotonic
+/// clock, which was started at `started_at`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The check: `pg-failover-check`.
+    pub check: String,
+    /// The system under test; empty while it is unknown.
+    pub system: String,
+    /// The word of the verdict.
+    pub verdict: &'static str,
+    /// The exit code.
+    pub exit_code: u8,
+    /// A stable word for the reason.
+    pub reason_id: String,
+    /// The reason in one sentence.
+    pub reason: String,
+    /// What a person does next.
+    pub next: String,
+    /// When the run's clock was started, RFC 3339, UTC.
+    pub started_at: String,
+    /// How long the run took, in seconds.
+    pub took_s: f64,
+    /// Versions, vantage, timers: whatever has to be equal for two runs to be comparable.
+    pub conditions: Vec<Condition>,
+    /// The sums that say what the live configuration can promise.
+    pub feasibility: Vec<String>,
+    /// What was broken, when, and the proof.
+    pub fault: Option<Fault>,
+    /// What the client saw, in all: from the last success before to the first success after.
+    pub client_outage: Option<Interval>,
+    /// Each run of failed probes.
+    pub outages: Vec<Outage>,
+    /// What the system under test did, each from its own source.
+    pub phases: Vec<Phase>,
+    /// What else happened, in order.
+    pub events: Vec<Event>,
+    /// The probes, counted.
+    pub probes: Option<Probes>,
+    /// Every promise with its limit and value.
+    pub gates: Vec<Gate>,
+    /// What healing did.
+    pub undo: Vec<HealedStep>,
+    /// Nodes before and after, and the like.
+    pub tables: Vec<Table>,
+    /// Anything that a reader has to know to judge the figures.
+    pub notes: Vec<String>,
+}
+
+/// A condition under which the figures were taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// What it is: `PostgreSQL`, `vantage`, `primary_demote_timeout`.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// When it was seen or done, by our clock.
+    pub at: At,
+    /// What.
+    pub what: String,
+    /// Who says so.
+    pub source: String,
+}
+
+/// The probes of a run, counted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Probes {
+    /// What one probe did.
+    pub action: String,
+    /// The distance of two due instants.
+    pub spacing_us: i64,
+    /// The deadline of one probe.
+    pub limit_us: i64,
+    /// How many were due.
+    pub due: usize,
+    /// How many succeeded.
+    pub succeeded: usize,
+    /// How late probes were sent by our own fault: half of them no later than this.
+    pub lateness_p50_us: i64,
+    /// 99 in 100 no later than this.
+    pub lateness_p99_us: i64,
+    /// Successful probes: half took no longer than this.
+    pub latency_p50_us: Option<i64>,
+    /// 99 in 100 took no longer than this.
+    pub latency_p99_us: Option<i64>,
+    /// The slowest success.
+    pub latency_max_us: Option<i64>,
+    /// How often each kind of failure was seen.
+    pub failures: BTreeMap<String, usize>,
+}
+
+/// A small table for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// Its rows, a text per column.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A run that ended before anything was touched, with the tables that show why.
+#[derive(Clone, Debug)]
+pub struct Untouched {
+    /// The verdict with its reason.
+    pub judgement: Judgement,
+    /// What was found, for people.
+    pub tables: Vec<Table>,
+    /// The sums, where they are the reason.
+    pub feasibility: Vec<String>,
+}
+
+impl From<Judgement> for Untouched {
+    fn from(judgement: Judgement) -> Untouched {
+        Untouched {
+            judgement,
+            tables: Vec::new(),
+            feasibility: Vec::new(),
+        }
+    }
+}
+
+impl Report {
+    /// A report that knows nothing but its verdict yet.
+    pub fn new(check: &str, clock: &Clock, judgement: &Judgement) -> Report {
+        let mut report = Report {
+            schema: SCHEMA,
+            check: check.to_owned(),
+            system: String::new(),
+            verdict: "",
+            exit_code: 0,
+            reason_id: String::new(),
+            reason: String::new(),
+            next: String::new(),
+            started_at: clock.wall(At(0)).to_string(),
+            took_s: clock.at().seconds(),
+            conditions: Vec::new(),
+            feasibility: Vec::new(),
+            fault: None,
+            client_outage: None,
+            outages: Vec::new(),
+            phases: Vec::new(),
+            events: Vec::new(),
+            probes: None,
+            gates: Vec::new(),
+            undo: Vec::new(),
+            tables: Vec::new(),
+            notes: Vec::new(),
+        };
+        report.judged(judgement);
+        report
+    }
+
+    /// Takes over a verdict with its reason.
+    pub fn judged(&mut self, judgement: &Judgement) {
+        self.verdict = judgement.verdict.word();
+        self.exit_code = judgement.verdict.code();
+        self.reason_id.clone_from(&judgement.reason_id);
+        self.reason.clone_from(&judgement.reason);
+        self.next.clone_from(&judgement.next);
+    }
+
+    /// Adds a condition.
+    pub fn condition(&mut self, name: &str, value: impl Into<String>) {
+        self.conditions.push(Condition {
+            name: name.to_owned(),
+            value: value.into(),
+        });
+    }
+
+    /// The report as one JSON object, with a line end.
+    ///
+    /// # Errors
+    /// When a value can't be written as JSON (a float that is no number).
+    pub fn json(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// Writes `report.json` and `report.txt` into a folder, each whole or not at all.
+    ///
+    /// # Errors
+    /// With the path, when a file can't be written.
+    pub fn save(&self, folder: &Path) -> io::Result<()> {
+        let told = |path: &Path, e: io::Error| {
+            io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+        };
+        std::fs::create_dir_all(folder).map_err(|e| told(folder, e))?;
+        let json = self.json().map_err(io::Error::other)?;
+        for (name, content) in [("report.json", json), ("report.txt", text(self))] {
+            let path = folder.join(name);
+            replace(&path, content.as_bytes()).map_err(|e| told(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file as a whole: a reader sees the old or the new one.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = std::fs::File::create(&new)?;
+    io::Write::write_all(&mut file, content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)
+}

@@ -1,1 +1,280 @@
-//! (being written)
+//! Gates, verdicts and exit codes. Pure: no Incus, no clock, no I/O.
+//!
+//! The codes are those that the cron lines of the replaced scripts rely on (0 pass, 1 refused,
+//! 2 fail, 3 missing tool), with sysexits.h's 64 for usage and 70 for internal, and 128 + n for a
+//! signal as shells do it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Signal;
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every gate held.
+    Pass,
+    /// The baseline was unhealthy or the credentials were refused; nothing was touched.
+    Refused,
+    /// A gate was missed.
+    Fail,
+    /// A local program, permission, socket or project is not there; nothing was touched.
+    MissingTool,
+    /// The fault may still be in place.
+    NotUndone,
+    /// The experiment said nothing.
+    Inconclusive,
+    /// Bad arguments or environment values; nothing was touched.
+    Usage,
+    /// A bug of ours; the fault was undone.
+    Internal,
+    /// A signal ended the run; the fault was undone.
+    Interrupted(Signal),
+    /// `--dry-run`: everything up to the fault.
+    Planned,
+}
+
+impl Verdict {
+    /// The word that reports use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Refused => "refused",
+            Verdict::Fail => "fail",
+            Verdict::MissingTool => "missing-tool",
+            Verdict::NotUndone => "not-undone",
+            Verdict::Inconclusive => "inconclusive",
+            Verdict::Usage => "usage",
+            Verdict::Internal => "internal",
+            Verdict::Interrupted(_) => "interrupted",
+            Verdict::Planned => "planned",
+        }
+    }
+
+    /// The exit code of most checks.
+    pub fn code(self) -> u8 {
+        match self {
+            Verdict::Pass | Verdict::Planned => 0,
+            Verdict::Refused => 1,
+            Verdict::Fail => 2,
+            Verdict::MissingTool => 3,
+            Verdict::NotUndone => 4,
+            Verdict::Inconclusive => 5,
+            Verdict::Usage => 64,
+            Verdict::Internal => 70,
+            Verdict::Interrupted(signal) => 128 + signal.number(),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The exit codes, for the end of `--help`.
+pub const EXIT_CODES: &str = "Exit codes:
+  0    pass: every gate held (also: --dry-run planned, --help, --version)
+  1    refused: the baseline is unhealthy or credentials were refused; nothing was touched
+  2    fail: a gate was missed
+  3    missing tool: a file permission, the Incus socket or the project is not there
+  4    not undone: the fault may still be in place, look now
+  5    inconclusive: the experiment said nothing (no evidence of the fault, blind observer,
+       or a limit inside the measured interval)
+  64   usage: bad arguments or environment values
+  70   internal: a bug of this tool; the fault was undone
+  129, 130, 143
+       interrupted by SIGHUP, SIGINT, SIGTERM; the fault was undone";
+
+/// A verdict with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What the run came to.
+    pub verdict: Verdict,
+    /// A stable word for the reason, for scripts and the runbook: `all-gates-held`.
+    pub reason_id: String,
+    /// The reason in one sentence.
+    pub reason: String,
+    /// The next command or step for a person.
+    pub next: String,
+}
+
+impl Judgement {
+    /// A verdict with its reason and what to do next.
+    pub fn new(
+        verdict: Verdict,
+        reason_id: &str,
+        reason: impl Into<String>,
+        next: impl Into<String>,
+    ) -> Judgement {
+        let (reason, next) = (reason.into(), next.into());
+        Judgement {
+            verdict,
+            reason_id: reason_id.to_owned(),
+            reason,
+            next,
+        }
+    }
+}
+
+/// A measured value with its bounds, in the unit of its gate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// It is at least this.
+    pub lower: f64,
+    /// It is at most this; none when it had no end while it was watched.
+    pub upper: Option<f64>,
+}
+
+impl Measured {
+    /// A value known exactly.
+    pub fn exact(value: f64) -> Measured {
+        Measured {
+            lower: value,
+            upper: Some(value),
+        }
+    }
+}
+
+/// What became of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The promise held.
+    Held,
+    /// The promise was missed.
+    Missed,
+    /// The limit lies inside the measured interval, or nothing was measured.
+    Unclear,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Held => "held",
+            Outcome::Missed => "missed",
+            Outcome::Unclear => "unclear",
+        })
+    }
+}
+
+/// One promise, with its limit and what was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// A stable word: `rto`.
+    pub id: String,
+    /// What is promised, for people.
+    pub title: String,
+    /// The value may be at most this.
+    pub limit: f64,
+    /// The unit of limit and value: `s`, `writes`.
+    pub unit: String,
+    /// What was measured; none when nothing was.
+    pub measured: Option<Measured>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Gate {
+    /// A gate that holds when the value is at most `limit`: missed when even the lower bound is
+    /// above it, unclear when it lies inside the interval or nothing was measured.
+    pub fn at_most(
+        id: &str,
+        title: &str,
+        limit: f64,
+        unit: &str,
+        measured: Option<Measured>,
+    ) -> Gate {
+        let outcome = match measured {
+            Some(Measured { lower, .. }) if lower > limit => Outcome::Missed,
+            Some(Measured {
+                upper: Some(upper), ..
+            }) if upper <= limit => Outcome::Held,
+            _ => Outcome::Unclear,
+        };
+        Gate {
+            id: id.into(),
+            title: title.into(),
+            limit,
+            unit: unit.into(),
+            measured,
+            outcome,
+        }
+    }
+}
+
+/// The worst outcome of all gates. No gates at all is unclear: it proves nothing.
+pub fn worst(gates: &[Gate]) -> Outcome {
+    let any = |outcome| gates.iter().any(|g| g.outcome == outcome);
+    if any(Outcome::Missed) {
+        Outcome::Missed
+    } else if any(Outcome::Unclear) || gates.is_empty() {
+        Outcome::Unclear
+    } else {
+        Outcome::Held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(lower: f64, upper: Option<f64>) -> Outcome {
+        Gate::at_most("rto", "RTO", 60.0, "s", Some(Measured { lower, upper })).outcome
+    }
+
+    #[test]
+    fn at_below_and_above_the_limit() {
+        assert_eq!(gate(59.0, Some(59.9)), Outcome::Held);
+        assert_eq!(gate(59.9, Some(60.0)), Outcome::Held);
+        assert_eq!(gate(60.0, Some(60.0)), Outcome::Held);
+        assert_eq!(gate(60.1, Some(60.2)), Outcome::Missed);
+        assert_eq!(gate(60.1, None), Outcome::Missed);
+    }
+
+    #[test]
+    fn a_limit_inside_the_interval_or_nothing_measured_is_unclear() {
+        assert_eq!(gate(59.9, Some(60.1)), Outcome::Unclear);
+        assert_eq!(gate(60.0, Some(60.1)), Outcome::Unclear);
+        assert_eq!(gate(10.0, None), Outcome::Unclear);
+        assert_eq!(gate(f64::NAN, Some(f64::NAN)), Outcome::Unclear);
+        assert_eq!(
+            Gate::at_most("rto", "RTO", 60.0, "s", None).outcome,
+            Outcome::Unclear
+        );
+    }
+
+    #[test]
+    fn the_worst_gate_decides_and_no_gate_decides_nothing() {
+        let held = Gate::at_most("a", "a", 1.0, "s", Some(Measured::exact(0.5)));
+        let missed = Gate::at_most("b", "b", 1.0, "s", Some(Measured::exact(2.0)));
+        let unclear = Gate::at_most("c", "c", 1.0, "s", None);
+        assert_eq!(worst(&[]), Outcome::Unclear);
+        assert_eq!(worst(std::slice::from_ref(&held)), Outcome::Held);
+        assert_eq!(worst(&[held.clone(), unclear.clone()]), Outcome::Unclear);
+        assert_eq!(worst(&[unclear, missed, held]), Outcome::Missed);
+    }
+
+    #[test]
+    fn codes_that_cron_lines_rely_on() {
+        let codes = [
+            (Verdict::Pass, 0),
+            (Verdict::Planned, 0),
+            (Verdict::Refused, 1),
+            (Verdict::Fail, 2),
+            (Verdict::MissingTool, 3),
+            (Verdict::NotUndone, 4),
+            (Verdict::Inconclusive, 5),
+            (Verdict::Usage, 64),
+            (Verdict::Internal, 70),
+            (Verdict::Interrupted(Signal::Hangup), 129),
+            (Verdict::Interrupted(Signal::Interrupt), 130),
+            (Verdict::Interrupted(Signal::Terminate), 143),
+        ];
+        for (verdict, code) in codes {
+            assert_eq!(verdict.code(), code, "{verdict}");
+        }
+    }
+}

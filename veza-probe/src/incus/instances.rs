@@ -200,6 +200,32 @@ impl Incus {
         wire.into_instance()
     }
 
+    /// Whether an operation on the instance is under way.
+    ///
+    /// # Errors
+    /// As every request.
+    pub async fn is_busy(&self, name: &InstanceName) -> Result<bool, Error> {
+        let request = Request::new(Method::GET, "/1.0/operations").query("recursion", "1");
+        let (envelope, _) = self.send(&request).await?;
+        // An object of lists, a list per status: `{"running": [{"resources": {…}}]}`.
+        let lists = envelope.get("metadata").and_then(Value::as_object);
+        let mut operations = lists
+            .into_iter()
+            .flat_map(|l| l.values())
+            .filter_map(Value::as_array);
+        let path = format!("/1.0/instances/{name}");
+        let ours = |operation: &Value| {
+            let under_way = operation.get("status_code").and_then(Value::as_u64);
+            let on = operation
+                .pointer("/resources/instances")
+                .and_then(Value::as_array);
+            let mut on = on.into_iter().flatten().filter_map(Value::as_str);
+            under_way.is_some_and(|code| code < 200)
+                && on.any(|p| p.split('?').next() == Some(path.as_str()))
+        };
+        Ok(operations.any(|list| list.iter().any(ours)))
+    }
+
     /// Changes the state of an instance and waits until Incus says it is done.
     ///
     /// # Errors

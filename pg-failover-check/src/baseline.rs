@@ -1,0 +1,249 @@
+//! What is there before anything is touched: a whole formation, a client that can write, timers that
+//! can meet the promise. Anything else ends the check here.
+
+pub mod client;
+pub mod feasibility;
+pub mod formation;
+pub mod monitor;
+
+use veza_probe::address;
+use veza_probe::clock::Clock;
+use veza_probe::incus::Status;
+use veza_probe::instance::{self, InstanceName};
+use veza_probe::postgres::Target;
+use veza_probe::report::{Condition, Untouched};
+use veza_probe::story::Story;
+use veza_probe::verdict::{Judgement, Verdict};
+
+use crate::cli::Args;
+use crate::targets::{self, Access, Targets};
+use feasibility::Feasible;
+use formation::Node;
+use monitor::Monitor;
+
+/// A node with its place in Incus and on the network.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The node as the monitor knew it.
+    pub node: Node,
+    /// The instance it runs in.
+    pub instance: InstanceName,
+    /// The init process of that instance, as the host sees it.
+    pub init_pid: i64,
+    /// Where a client reaches it.
+    pub at: Target,
+    /// When its postmaster was started, in microseconds of Unix time.
+    pub postmaster_started_us: i64,
+    /// How long a TCP handshake takes from here, in microseconds.
+    pub path_us: Option<i64>,
+}
+
+/// What was found.
+pub struct Baseline {
+    /// The monitor, with an open session.
+    pub monitor: Monitor,
+    /// All nodes.
+    pub members: Vec<Member>,
+    /// Which of them is primary.
+    pub primary: usize,
+    /// How the client logs in.
+    pub client: Access,
+    /// The hosts that the client tries: those of its URI, else the monitor's nodes.
+    pub client_hosts: Vec<Target>,
+    /// What the live timers can promise.
+    pub feasible: Feasible,
+    /// What has to be equal for two runs to be comparable.
+    pub conditions: Vec<Condition>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+impl Baseline {
+    /// The primary.
+    pub fn primary(&self) -> Option<&Member> {
+        self.members.get(self.primary)
+    }
+
+    /// The other nodes: control members of the fault's evidence.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != self.primary)
+            .map(|(_, m)| m)
+    }
+}
+
+/// Measures; the cheapest refusals first.
+///
+/// # Errors
+/// Refused, with the reason and a table of the nodes; missing tool when an address that the client
+/// needs can't be reached from here.
+pub async fn measure(
+    clock: &Clock,
+    targets: &Targets,
+    args: &Args,
+    story: &Story,
+) -> Result<Baseline, Untouched> {
+    let monitor = Monitor::open(clock, targets, args).await?;
+    story.say(&format!(
+        "monitor {} answers (pg_auto_failover {})",
+        monitor.at, monitor.extension
+    ));
+    let nodes = monitor
+        .nodes()
+        .await
+        .map_err(|e| refused("monitor-unreadable", e.to_string()))?;
+    let whole = formation::whole(&nodes);
+    let primary_id = whole.as_ref().map(|node| node.id);
+    let primary_id = primary_id.map_err(|missing| {
+        let reason = format!("the formation is not whole: {missing}");
+        with_nodes(refused("formation-not-whole", reason), &nodes)
+    })?;
+    let feasible = feasible(&monitor, args).await?;
+    let placed = place(targets, args, &nodes)
+        .await
+        .map_err(|u| with_nodes(u, &nodes))?;
+    let client = client_access(targets, &monitor, &nodes).await?;
+    let members = client::look(clock, &client, placed)
+        .await
+        .map_err(|u| with_nodes(u, &nodes))?;
+    let primary = members
+        .iter()
+        .position(|m| m.node.id == primary_id)
+        .unwrap_or(0);
+    client::write_once(clock, &client, &members, primary, args.read_only)
+        .await
+        .map_err(|u| with_nodes(u, &nodes))?;
+    story.say(&format!(
+        "formation is whole: primary {}, {} nodes",
+        name(&members, primary),
+        nodes.len()
+    ));
+    let mut conditions = monitor.conditions().await;
+    conditions.extend(client::conditions(&client, &members, primary).await);
+    let mut notes: Vec<String> = feasible.warning().into_iter().collect();
+    notes.extend(
+        client
+            .login
+            .warnings
+            .iter()
+            .chain(&targets.monitor.login.warnings)
+            .cloned(),
+    );
+    let client_hosts = client_hosts(targets, &client, &members).await?;
+    Ok(Baseline {
+        monitor,
+        members,
+        primary,
+        client,
+        client_hosts,
+        feasible,
+        conditions,
+        notes,
+    })
+}
+
+fn name(members: &[Member], index: usize) -> &str {
+    members.get(index).map_or("?", |m| m.node.name.as_str())
+}
+
+async fn feasible(monitor: &Monitor, args: &Args) -> Result<Feasible, Untouched> {
+    let timers = monitor
+        .timers()
+        .await
+        .map_err(|e| refused("timers-unreadable", e.to_string()))?;
+    let feasible = feasibility::judge(&timers, args.rto_target);
+    match feasible.refusal() {
+        Some(reason) if !args.allow_infeasible => {
+            let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
+            let judgement = Judgement::new(Verdict::Refused, "target-infeasible", reason, next);
+            let mut untouched = Untouched::from(judgement);
+            untouched.feasibility.clone_from(&feasible.sums);
+            Err(untouched)
+        }
+        _ => Ok(feasible),
+    }
+}
+
+/// Where each node is: its address through Incus, and the instance that has it.
+async fn place(
+    targets: &Targets,
+    args: &Args,
+    nodes: &[Node],
+) -> Result<Vec<(Node, InstanceName, i64, Target)>, Untouched> {
+    let known: Vec<_> = targets
+        .instances
+        .iter()
+        .map(|i| (i.name.clone(), i.ipv4()))
+        .collect();
+    let mut placed = Vec::new();
+    for node in nodes {
+        let found = address::resolve(&node.host, &targets.instances).await;
+        let found = found.map_err(|e| refused("node-address-unknown", e.to_string()))?;
+        let chosen = args.chosen_instance(&node.name);
+        let instance = instance::of_node(&node.name, &node.host, found.address, &known, chosen)
+            .map_err(|e| refused("node-instance-unknown", e.to_string()))?;
+        let running = targets.instances.iter().find(|i| i.name == instance);
+        let Some(running) = running.filter(|i| i.status == Status::Running) else {
+            let reason = format!(
+                "node {} runs in {instance}, which is not running",
+                node.name
+            );
+            return Err(refused("instance-not-running", reason));
+        };
+        let address = std::net::SocketAddr::new(found.address.into(), node.port);
+        let at = Target {
+            name: node.host.clone(),
+            address,
+        };
+        placed.push((node.clone(), instance, running.init_pid, at));
+    }
+    Ok(placed)
+}
+
+async fn client_access(
+    targets: &Targets,
+    monitor: &Monitor,
+    nodes: &[Node],
+) -> Result<Access, Untouched> {
+    if let Some(formation) = &targets.formation {
+        return Ok(formation.clone());
+    }
+    let dbname = monitor
+        .dbname()
+        .await
+        .map_err(|e| refused("monitor-unreadable", e.to_string()))?;
+    let hosts: Vec<_> = nodes.iter().map(|n| (n.host.clone(), n.port)).collect();
+    targets::access_to_nodes(&hosts, &dbname)
+}
+
+/// Where the client's hosts are.
+async fn client_hosts(
+    targets: &Targets,
+    client: &Access,
+    members: &[Member],
+) -> Result<Vec<Target>, Untouched> {
+    if targets.formation.is_none() {
+        return Ok(members.iter().map(|m| m.at.clone()).collect());
+    }
+    let mut hosts = Vec::new();
+    for host in &client.login.conninfo.hosts {
+        let at = targets::locate(&host.name, host.hostaddr, host.port, &targets.instances).await;
+        hosts.push(at.map_err(|e| refused("client-host-unknown", e.to_string()))?);
+    }
+    Ok(hosts)
+}
+
+/// A refusal that tells a person where to look.
+pub fn refused(reason_id: &str, reason: impl Into<String>) -> Untouched {
+    let next = "see docs/runbooks/pg-failover-check.md";
+    Judgement::new(Verdict::Refused, reason_id, reason, next).into()
+}
+
+fn with_nodes(mut untouched: Untouched, nodes: &[Node]) -> Untouched {
+    untouched
+        .tables
+        .push(formation::table("Nodes", nodes, |_| None));
+    untouched
+}

@@ -1,0 +1,407 @@
+//! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use veza_probe::fault::Kind;
+use veza_probe::instance::InstanceName;
+use veza_probe::postgres::Conninfo;
+use veza_probe::prober::Shape;
+use veza_probe::secret::Secret;
+use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
+
+/// Stops the primary of a pg_auto_failover formation by force, measures how long a client could not
+/// write, starts the node again, and waits until the formation is whole.
+///
+/// Gates:
+///   rto         from the last write that succeeded before the outage to the first one after it,
+///               as a client saw it; at most --rto-target (60 s)
+///   redundancy  from the moment the old primary was started again until every node is healthy and
+///               one standby is synchronous again; at most --redundancy-target (120 s)
+///
+/// Refuses (1) before anything is touched when the formation is not whole, when the client can't
+/// write, or when the live timers can't meet the target.
+#[derive(Debug, Parser)]
+#[command(name = "pg-failover-check", version, verbatim_doc_comment, after_help = EXIT_CODES)]
+pub struct Args {
+    /// The Incus project that holds the formation.
+    #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME", value_parser = project_name)]
+    pub project: String,
+
+    /// The monitor: a URI without password (the variable's may have one). Without it, role
+    /// autoctl_node and database pg_auto_failover on the instance named by --monitor. The password:
+    /// PGAF_MONITOR_PASSWORD, PGAF_MONITOR_PASSWORD_FILE, or PGPASSFILE.
+    #[arg(long, env = "PGAF_MONITOR_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    monitor_uri: Option<Secret>,
+
+    /// [`Args::monitor_uri`], read.
+    #[arg(skip)]
+    pub monitor_conninfo: Option<Conninfo>,
+
+    /// The instance that the monitor runs in, where no URI is given.
+    #[arg(
+        long,
+        env = "PGAF_MONITOR",
+        value_name = "INSTANCE",
+        default_value = "pgaf-monitor"
+    )]
+    pub monitor: InstanceName,
+
+    /// The client's way to the formation: a URI without password (the variable's may have one). Its
+    /// hosts are probed; without it, the monitor's nodes are, with the formation's database and
+    /// the user that PGUSER names. The password: PGAF_FORMATION_PASSWORD,
+    /// PGAF_FORMATION_PASSWORD_FILE, or PGPASSFILE.
+    #[arg(long, env = "PGAF_FORMATION_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    formation_uri: Option<Secret>,
+
+    /// [`Args::formation_uri`], read.
+    #[arg(skip)]
+    pub formation_conninfo: Option<Conninfo>,
+
+    /// The formation, as the monitor names it.
+    #[arg(
+        long,
+        env = "PGAF_FORMATION",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    pub formation: String,
+
+    /// The group within the formation.
+    #[arg(long, env = "PGAF_GROUP", value_name = "NUMBER", default_value_t = 0)]
+    pub group: i32,
+
+    /// Which instance a node runs in, where its address can't tell. May be repeated.
+    #[arg(long = "instance", value_name = "NODE=NAME", value_parser = node_instance)]
+    pub instances: Vec<(String, InstanceName)>,
+
+    /// What is done to the primary; `none` breaks nothing and must show no outage.
+    #[arg(long, env = "PGAF_FAULT", value_name = "KIND", default_value = "stop")]
+    pub fault: Kind,
+
+    /// Gate rto: the longest that a client may be unable to write, in seconds.
+    #[arg(long, env = "RTO_TARGET_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub rto_target: Duration,
+
+    /// Gate redundancy: the longest until the formation is whole again after the old primary was
+    /// started, in seconds.
+    #[arg(long, env = "REDUNDANCY_TARGET_SECONDS", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    pub redundancy_target: Duration,
+
+    /// How long writes must go on succeeding before service counts as back, in seconds.
+    #[arg(long, env = "VEZA_SETTLE_SECONDS", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub settle: Duration,
+
+    /// The longest that the primary stays broken, in seconds; then it is healed, whatever the client
+    /// sees. Default: 1.5 times the RTO target.
+    #[arg(long, env = "VEZA_MAX_FAULT_SECONDS", value_name = "SECONDS", value_parser = seconds)]
+    pub max_fault: Option<Duration>,
+
+    /// How long the client is watched before the fault, in seconds.
+    #[arg(long, env = "VEZA_WARM_UP_SECONDS", value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub warm_up: Duration,
+
+    /// The distance of two probes, in milliseconds.
+    #[arg(long, env = "VEZA_PROBE_SPACING_MS", value_name = "MS", default_value = "20", value_parser = milliseconds)]
+    pub spacing: Duration,
+
+    /// The client's deadline for one probe, in milliseconds.
+    #[arg(long, env = "VEZA_PROBE_LIMIT_MS", value_name = "MS", default_value = "1000", value_parser = milliseconds)]
+    pub limit: Duration,
+
+    /// Probes without writing: asks each connection whether it would take a write.
+    #[arg(long, env = "PGAF_READ_ONLY")]
+    pub read_only: bool,
+
+    /// Runs even when the live timers can't meet the RTO target.
+    #[arg(long, env = "PGAF_ALLOW_INFEASIBLE")]
+    pub allow_infeasible: bool,
+
+    /// Gives the roles back afterwards, by a switchover once the formation is whole.
+    #[arg(long, env = "PGAF_SWITCH_BACK")]
+    pub switch_back: bool,
+
+    /// Does everything up to the fault and prints the plan.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How the result is printed on stdout; the story is on stderr.
+    #[arg(
+        long,
+        env = "VEZA_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub format: Format,
+
+    /// Writes report.json and report.txt into this folder, too.
+    #[arg(long, env = "VEZA_REPORT", value_name = "DIR")]
+    pub report: Option<PathBuf>,
+
+    /// No story; the result only.
+    #[arg(long, short, env = "VEZA_QUIET")]
+    pub quiet: bool,
+}
+
+/// How the result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: one screen.
+    Text,
+    /// For machines: one object.
+    Json,
+}
+
+/// What came of the arguments.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Arguments to run with.
+    Run(Box<Args>),
+    /// `--help` or `--version`: the text to print.
+    Tell(String),
+    /// Bad arguments or environment values.
+    Usage(Judgement),
+}
+
+/// Parses arguments and environment.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
+    let matches = match Args::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return told(&error),
+    };
+    let mut args = match Args::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(error) => return told(&error),
+    };
+    match args.complete(|id| matches.value_source(id) == Some(ValueSource::CommandLine)) {
+        Ok(()) => Parsed::Run(Box::new(args)),
+        Err(words) => Parsed::Usage(usage(words)),
+    }
+}
+
+/// clap's error as ours: help and version are no errors, everything else is usage.
+fn told(error: &clap::Error) -> Parsed {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Tell(error.to_string()),
+        _ => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            let text = text.split("\n\nUsage:").next().unwrap_or(text);
+            let text = text
+                .split("\n\nFor more information")
+                .next()
+                .unwrap_or(text)
+                .trim();
+            Parsed::Usage(usage(text.split_whitespace().collect::<Vec<_>>().join(" ")))
+        }
+    }
+}
+
+fn usage(words: impl Into<String>) -> Judgement {
+    Judgement::new(
+        Verdict::Usage,
+        "bad-arguments",
+        words,
+        "pg-failover-check --help",
+    )
+}
+
+/// A connection URI, never echoed: it may hold a password even where it must not.
+fn conninfo(
+    uri: Option<&Secret>,
+    (flag, variable): (&str, &str),
+    typed: bool,
+) -> Result<Option<Conninfo>, String> {
+    let Some(uri) = uri else { return Ok(None) };
+    let name = if typed { flag } else { variable };
+    let parsed: Conninfo = uri.expose().parse().map_err(|e| format!("{name}: {e}"))?;
+    if typed && parsed.has_password() {
+        return Err(format!(
+            "{flag} holds a password, which every user of this host can read in the process list: \
+             put it into PGPASSFILE, or set {variable} instead"
+        ));
+    }
+    Ok(Some(parsed))
+}
+
+impl Args {
+    /// Reads what clap takes as it is, so that a bad value is never repeated in a message.
+    fn complete(&mut self, typed: impl Fn(&str) -> bool) -> Result<(), String> {
+        self.shape()?;
+        let monitor = ("--monitor-uri", "PGAF_MONITOR_URI");
+        self.monitor_conninfo = conninfo(self.monitor_uri.as_ref(), monitor, typed("monitor_uri"))?;
+        let formation = ("--formation-uri", "PGAF_FORMATION_URI");
+        self.formation_conninfo = conninfo(
+            self.formation_uri.as_ref(),
+            formation,
+            typed("formation_uri"),
+        )?;
+        Ok(())
+    }
+
+    /// The shape of the probes.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn shape(&self) -> Result<Shape, String> {
+        let shape = Shape::default()
+            .with_spacing(self.spacing)
+            .map_err(|e| e.to_string())?;
+        shape.with_limit(self.limit).map_err(|e| e.to_string())
+    }
+
+    /// The longest that the primary stays broken.
+    pub fn max_fault(&self) -> Duration {
+        self.max_fault
+            .unwrap_or_else(|| self.rto_target.mul_f64(1.5))
+    }
+
+    /// The instance chosen for a node with `--instance`.
+    pub fn chosen_instance(&self, node: &str) -> Option<&InstanceName> {
+        self.instances
+            .iter()
+            .find(|(name, _)| name == node)
+            .map(|(_, instance)| instance)
+    }
+}
+
+/// The longest time that any setting may ask for: a day.
+const LONGEST_S: f64 = 86_400.0;
+
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
+fn unseen(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST_S => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!(
+            "expected seconds, more than 0 and at most {LONGEST_S:.0}"
+        )),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(ms) if (1..=600_000).contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err("expected whole milliseconds, 1 to 600000".to_owned()),
+    }
+}
+
+fn project_name(text: &str) -> Result<String, String> {
+    let good = !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the name of an Incus project: letters, digits, '-', '_', '.'".to_owned())
+    }
+}
+
+fn node_instance(text: &str) -> Result<(String, InstanceName), String> {
+    let (node, name) = text.split_once('=').ok_or("expected NODE=INSTANCE")?;
+    if node.is_empty() {
+        return Err("expected NODE=INSTANCE, with a node before the equals sign".to_owned());
+    }
+    Ok((
+        node.to_owned(),
+        InstanceName::new(name).map_err(|e| e.to_string())?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Parsed {
+        let all = ["pg-failover-check", "--project", "p"].iter().chain(args);
+        parse(all.map(OsString::from))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        match parsed(args) {
+            Parsed::Usage(judgement) => judgement.reason,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn garbage_in_a_flag_is_usage_and_names_the_flag() {
+        for (flag, value) in [
+            ("--rto-target", "soon"),
+            ("--rto-target", "0"),
+            ("--rto-target", "-1"),
+            ("--rto-target", "NaN"),
+            ("--rto-target", "inf"),
+            ("--redundancy-target", "1e99"),
+            ("--settle", ""),
+            ("--spacing", "1.5"),
+            ("--limit", "0"),
+            ("--fault", "explode"),
+            ("--group", "x"),
+            ("--instance", "node"),
+            ("--instance", "=pg"),
+            ("--instance", "a=1b"),
+            ("--monitor", "a b"),
+            ("--project", "a/b"),
+            ("--format", "xml"),
+            ("--monitor-uri", "mysql://x"),
+            ("--formation-uri", "postgres://h/db?nonsense=1"),
+        ] {
+            let words = refused(&[&format!("{flag}={value}")]);
+            assert!(words.contains(flag), "{flag}={value}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_flag_is_refused_and_not_echoed() {
+        for flag in ["--monitor-uri", "--formation-uri"] {
+            let words = refused(&[flag, "postgres://u:hunter2@h/db"]);
+            assert!(
+                words.contains(flag) && !words.contains("hunter2"),
+                "{words}"
+            );
+            // Not even when the rest of it is wrong, too.
+            let words = refused(&[flag, "postgres://u:hunter2@h/db?nonsense=1"]);
+            assert!(!words.contains("hunter2"), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_fault_lasts_at_most_one_and_a_half_targets() {
+        let Parsed::Run(args) = parsed(&["--rto-target", "10"]) else {
+            panic!()
+        };
+        assert_eq!(args.max_fault(), Duration::from_secs(15));
+        let Parsed::Run(args) = parsed(&["--max-fault", "7"]) else {
+            panic!()
+        };
+        assert_eq!(args.max_fault(), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn help_is_no_error_and_explains_gates_and_codes() {
+        let Parsed::Tell(text) = parsed(&["--help"]) else {
+            panic!()
+        };
+        for word in [
+            "rto ",
+            "redundancy ",
+            "Exit codes:",
+            "RTO_TARGET_SECONDS",
+            "60",
+            "120",
+        ] {
+            assert!(text.contains(word), "{word}");
+        }
+    }
+}

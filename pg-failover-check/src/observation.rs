@@ -1,0 +1,313 @@
+//! What a client and the monitor see, from before the fault until redundancy is back.
+
+pub mod follower;
+pub mod heartbeat;
+pub mod phases;
+
+use std::time::Duration;
+
+use veza_probe::clock::{self, At, Clock, Signal, Stop};
+use veza_probe::fault::{Fault, Kind};
+use veza_probe::outage;
+use veza_probe::prober::{Connector, Prober, Sample, Shape};
+use veza_probe::report::{Event, Untouched};
+use veza_probe::story::Story;
+
+use crate::baseline::{Baseline, refused};
+use crate::cli::Args;
+use follower::{Follower, Record};
+use heartbeat::{Heartbeat, NodeClient};
+
+/// How long a control run is watched in which nothing is broken.
+const CONTROL: Duration = Duration::from_secs(10);
+
+/// Connections are made for this long before the first probe is due.
+const CONNECT_FIRST: Duration = Duration::from_millis(500);
+
+/// How long the first failed probe is waited for after the fault: longer than any deadline.
+const MUST_FAIL_BY: Duration = Duration::from_secs(15);
+
+/// The observation under way.
+pub struct Watch {
+    clock: Clock,
+    story: Story,
+    shape: Shape,
+    settle: Duration,
+    prober: Prober,
+    follower: Follower,
+    heartbeat: Heartbeat,
+    events: Vec<Event>,
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// What was waited for is there.
+    There,
+    /// The limit passed first.
+    Limit,
+    /// A signal asked to stop.
+    Signal(Signal),
+}
+
+/// Everything that was seen.
+pub struct Observation {
+    /// The shape of the probes.
+    pub shape: Shape,
+    /// What a probe did.
+    pub action: String,
+    /// A sample for every due instant.
+    pub samples: Vec<Sample>,
+    /// How each host's connector fared.
+    pub connectors: Vec<Connector>,
+    /// What the monitor said.
+    pub record: Record,
+    /// What else happened.
+    pub events: Vec<Event>,
+    /// What could not be cleaned up.
+    pub leftovers: Vec<String>,
+}
+
+/// Makes the heartbeat's table, starts the probes and the monitor's follower, and watches for the
+/// warm-up.
+///
+/// # Errors
+/// Refused when the table can't be made, or when a probe failed before anything was broken; nothing
+/// is left behind then.
+pub async fn start(
+    clock: &Clock,
+    baseline: &Baseline,
+    args: &Args,
+    story: &Story,
+    stop: &mut Stop,
+) -> Result<Watch, Untouched> {
+    let shape = args.shape().map_err(|words| refused("bad-shape", words))?;
+    let heartbeat = Heartbeat::make(clock, baseline, args.read_only).await?;
+    let client = |at: &veza_probe::postgres::Target| NodeClient {
+        at: at.clone(),
+        access: baseline.client.clone(),
+        table: heartbeat.table(),
+        limit: shape.connect_limit(),
+    };
+    let hosts = baseline.client_hosts.iter().map(client).collect();
+    let first_due = clock.at().plus(CONNECT_FIRST);
+    let prober = Prober::start(*clock, shape, hosts, first_due);
+    let follower = Follower::start(*clock, story.clone(), &baseline.monitor);
+    let mut watch = Watch {
+        clock: *clock,
+        story: story.clone(),
+        shape,
+        settle: args.settle,
+        prober,
+        follower,
+        heartbeat,
+        events: Vec::new(),
+    };
+    let warm = watch.warm_up(first_due, args.warm_up, stop).await;
+    if let Some(words) = warm {
+        let leftovers = watch.finish(baseline).await.leftovers;
+        let mut untouched = refused("client-unsteady", words);
+        untouched.judgement.reason.push_str(&leftovers.join("; "));
+        return Err(untouched);
+    }
+    Ok(watch)
+}
+
+impl Watch {
+    /// Watches before the fault; says what went wrong, if something did.
+    async fn warm_up(
+        &mut self,
+        first_due: At,
+        length: Duration,
+        stop: &mut Stop,
+    ) -> Option<String> {
+        self.story.doing("watching the client before the fault");
+        let until = first_due.plus(length);
+        tokio::select! {
+            () = self.clock.sleep_until(until) => {}
+            _ = stop.wait() => {}
+        }
+        let (due, failed) = self.prober.inspect(|samples| {
+            let failed = samples.iter().find(|s| !s.is_success());
+            (samples.len(), failed.map(|s| format!("{:?}", s.outcome)))
+        });
+        if let Some(outcome) = failed {
+            let words: Vec<String> = self.connector_errors();
+            return Some(format!(
+                "a probe failed before anything was broken: {outcome} ({})",
+                words.join("; ")
+            ));
+        }
+        if due == 0 && stop.requested().is_none() {
+            return Some("no probe was answered before the fault".to_owned());
+        }
+        self.story
+            .say(&format!("client writes: {due} probes, none failed"));
+        None
+    }
+
+    fn connector_errors(&self) -> Vec<String> {
+        let connectors = self.prober.connectors().into_iter();
+        connectors
+            .filter_map(|c| c.last_error.map(|e| format!("{}: {}", c.host, e.text)))
+            .collect()
+    }
+
+    /// Notes something that this tool did, for the time line.
+    pub fn note(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.story.say(&what);
+        self.events.push(Event {
+            at: self.clock.at(),
+            what,
+            source: "this tool".to_owned(),
+        });
+    }
+
+    /// Waits until clients succeed again and go on doing so, for at most `limit` after the fault. A
+    /// control run is watched for a fixed time.
+    pub async fn until_service_back(
+        &mut self,
+        fault: &Fault,
+        limit: Duration,
+        stop: &mut Stop,
+    ) -> Ended {
+        if fault.plan.kind == Kind::None {
+            return self.pause(CONTROL, stop).await;
+        }
+        let deadline = fault.called.plus(limit);
+        let must_fail_by = fault.called.plus(MUST_FAIL_BY);
+        let mut news = self.prober.subscribe();
+        let mut told = false;
+        loop {
+            let (failed, back) = self.service(fault.called);
+            if failed && !told {
+                self.story.say("client: writes fail");
+                told = true;
+            }
+            if failed && back.is_some() {
+                self.story.say("client: writes succeed again");
+                return Ended::There;
+            }
+            let until = if failed {
+                deadline
+            } else {
+                deadline.min(must_fail_by)
+            };
+            let waited = self.clock.at().us_since(fault.called) as f64 / 1e6;
+            self.story.doing(&format!("{waited:.1} s after the fault"));
+            tokio::select! {
+                _ = news.changed() => {}
+                () = self.clock.sleep_until(until) => return Ended::Limit,
+                signal = stop.wait() => return Ended::Signal(signal),
+            }
+        }
+    }
+
+    /// Whether a probe failed since a moment, and since when service is back.
+    fn service(&self, since: At) -> (bool, Option<At>) {
+        self.prober.inspect(|samples| {
+            let failed = samples.iter().any(|s| s.end >= since && !s.is_success());
+            (failed, outage::service_back(samples, since, self.settle))
+        })
+    }
+
+    async fn pause(&self, length: Duration, stop: &mut Stop) -> Ended {
+        tokio::select! {
+            () = clock::sleep(length) => Ended::There,
+            signal = stop.wait() => Ended::Signal(signal),
+        }
+    }
+
+    /// Waits until the monitor calls the formation whole again, for at most `limit` after `since`, and
+    /// then for the settle time: the return of a node may disturb the client, too.
+    pub async fn until_redundant(&mut self, since: At, limit: Duration, stop: &mut Stop) -> Ended {
+        // One more look after the limit, so that a missed limit is seen to be missed.
+        let deadline = since.plus(limit + Duration::from_secs(2));
+        let mut news = self.follower.subscribe();
+        loop {
+            if self
+                .follower
+                .inspect(|record| record.whole_again(since).1.is_some())
+            {
+                self.story.say("formation is whole again");
+                return self.pause(self.settle, stop).await;
+            }
+            let waited = self.clock.at().us_since(since) as f64 / 1e6;
+            self.story.doing(&format!(
+                "{waited:.1} s after the heal: waiting for redundancy"
+            ));
+            tokio::select! {
+                _ = news.changed() => {}
+                () = self.clock.sleep_until(deadline) => return Ended::Limit,
+                signal = stop.wait() => return Ended::Signal(signal),
+            }
+        }
+    }
+
+    /// What was seen so far, for a provisional verdict; nothing is stopped.
+    pub fn so_far(&self) -> Observation {
+        Observation {
+            shape: self.shape,
+            action: self.heartbeat.action(),
+            samples: self.prober.so_far().samples,
+            connectors: self.prober.connectors(),
+            record: self.follower.inspect(Record::clone),
+            events: self.events.clone(),
+            leftovers: Vec::new(),
+        }
+    }
+
+    /// Stops probing and following, and takes the heartbeat's table away.
+    pub async fn finish(self, baseline: &Baseline) -> Observation {
+        let connectors = self.prober.connectors();
+        let samples = self.prober.finish().await;
+        let record = self.follower.finish();
+        let action = self.heartbeat.action();
+        let leftovers = self.heartbeat.remove(baseline).await;
+        Observation {
+            shape: self.shape,
+            action,
+            samples,
+            connectors,
+            record,
+            events: self.events,
+            leftovers: leftovers.into_iter().collect(),
+        }
+    }
+}
+
+/// Makes the old primary primary again, by the monitor's own switchover; returns how long that took,
+/// in seconds, until the formation was whole.
+///
+/// # Errors
+/// What the monitor said, or that the formation was not whole in time.
+pub async fn switch_back(
+    clock: &Clock,
+    baseline: &Baseline,
+    limit: Duration,
+) -> Result<f64, String> {
+    let old = baseline.primary().ok_or("no primary is known")?;
+    let began = clock.at();
+    baseline
+        .monitor
+        .promote(&old.node.name)
+        .await
+        .map_err(|e| e.to_string())?;
+    let deadline = began.plus(limit);
+    loop {
+        let nodes = baseline.monitor.nodes().await.map_err(|e| e.to_string())?;
+        let whole = crate::baseline::formation::whole(&nodes).map(|primary| primary.id);
+        let missing = match whole {
+            Ok(primary) if primary == old.node.id => {
+                return Ok(clock.at().us_since(began) as f64 / 1e6);
+            }
+            Ok(_) => "another node is still primary".to_owned(),
+            Err(missing) => missing,
+        };
+        if clock.at() >= deadline {
+            return Err(format!("after {:.0} s: {missing}", limit.as_secs_f64()));
+        }
+        clock::sleep(Duration::from_millis(250)).await;
+    }
+}

@@ -1,0 +1,194 @@
+//! What the formation did, phase by phase, each from its own source. Pure.
+
+use std::time::Duration;
+
+use veza_probe::clock::{At, micros};
+use veza_probe::outage::{self, Between, Interval, Outage, Phase};
+
+use super::follower::{MonitorEvent, Record};
+
+/// States in which a node that was not primary takes writes or is about to
+/// (`CanTakeWritesInState`, pg_auto_failover 2.2).
+const WRITABLE: [&str; 3] = ["wait_primary", "primary", "single"];
+
+/// The phases after a fault that was called at `zero` and whose heal began at `healed`.
+pub fn phases(
+    record: &Record,
+    old_primary: i64,
+    outages: &[Outage],
+    zero: At,
+    healed: Option<At>,
+) -> Vec<Phase> {
+    let after = || record.events.iter().filter(|event| event.seen >= zero);
+    let detected = after().find(|e| e.node == old_primary && e.assigned != "primary");
+    let promoted =
+        after().find(|e| e.node != old_primary && WRITABLE.contains(&e.reported.as_str()));
+    let mut phases = Vec::new();
+    phases.extend(detected.map(|event| from_event("detected", event)));
+    phases.extend(promoted.map(|event| from_event("promoted", event)));
+    phases.extend(writable(outages, zero));
+    phases.extend(healed.and_then(|healed| redundant(record, healed)));
+    phases
+}
+
+/// The longest that the client could not write. Outages with less than `settle` between them are one:
+/// service that goes away again so soon had not been back.
+pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {
+    let mut groups: Vec<Vec<Outage>> = Vec::new();
+    for outage in outages {
+        let back = groups
+            .last()
+            .and_then(|group| group.last())
+            .map(|before| before.ended_by);
+        let apart = back.map(|back| back.map(|at| outage.started_by.us_since(at)));
+        match (apart, groups.last_mut()) {
+            (Some(Some(apart_us)), _) if apart_us >= micros(settle) => {
+                groups.push(vec![outage.clone()]);
+            }
+            (Some(_), Some(group)) => group.push(outage.clone()),
+            _ => groups.push(vec![outage.clone()]),
+        }
+    }
+    let spans = groups.iter().filter_map(|group| outage::hull(group));
+    spans.max_by_key(|span| (span.upper_us.unwrap_or(i64::MAX), span.lower_us))
+}
+
+fn from_event(name: &str, event: &MonitorEvent) -> Phase {
+    let (earliest, latest) = event.at;
+    let source = format!(
+        "monitor's event {}, {} for node {}",
+        event.id, event.assigned, event.node
+    );
+    Phase {
+        name: name.to_owned(),
+        at: Between { earliest, latest },
+        source,
+    }
+}
+
+/// The client could write again: after the last failed probe, by the first success.
+fn writable(outages: &[Outage], zero: At) -> Option<Phase> {
+    let last = outages
+        .iter()
+        .rfind(|o| o.first_failed_due >= zero || o.started_by >= zero)?;
+    let at = Between {
+        earliest: last.ended_after,
+        latest: last.ended_by?,
+    };
+    Some(Phase {
+        name: "writable".to_owned(),
+        at,
+        source: "client".to_owned(),
+    })
+}
+
+/// The formation was whole: after the last look that missed something, by the first that did not.
+fn redundant(record: &Record, healed: At) -> Option<Phase> {
+    let (missing, whole) = record.whole_again(healed);
+    let earliest = missing.map_or(healed, |look| look.asked);
+    let at = Between {
+        earliest,
+        latest: whole?.answered,
+    };
+    let source = "monitor's view of all nodes".to_owned();
+    Some(Phase {
+        name: "redundant again".to_owned(),
+        at,
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::follower::Look;
+    use super::*;
+
+    fn event(id: i64, at: i64, node: i64, reported: &str, assigned: &str) -> MonitorEvent {
+        MonitorEvent {
+            id,
+            at: (At(at - 1), At(at + 1)),
+            seen: At(at + 5),
+            node,
+            reported: reported.into(),
+            assigned: assigned.into(),
+            description: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_failover_has_its_phases_in_order() {
+        let events = vec![
+            event(1, 10, 1, "primary", "primary"),
+            event(2, 300, 2, "secondary", "prepare_promotion"),
+            event(3, 300, 1, "primary", "draining"),
+            event(4, 900, 2, "stop_replication", "wait_primary"),
+            event(5, 910, 2, "wait_primary", "wait_primary"),
+        ];
+        let look = |at, missing: bool| Look {
+            asked: At(at),
+            answered: At(at + 2),
+            missing: missing.then(String::new),
+            nodes: Vec::new(),
+        };
+        let looks = vec![look(1000, true), look(1200, true), look(1400, false)];
+        let record = Record {
+            events,
+            looks,
+            ..Record::default()
+        };
+        let found = phases(&record, 1, &[], At(100), Some(At(1100)));
+        let named: Vec<_> = found
+            .iter()
+            .map(|p| (p.name.as_str(), p.at.earliest.0, p.at.latest.0))
+            .collect();
+        let expected = [
+            ("detected", 299, 301),
+            ("promoted", 909, 911),
+            ("redundant again", 1200, 1402),
+        ];
+        assert_eq!(named, expected);
+    }
+
+    fn outage(from: i64, to: i64) -> Outage {
+        Outage {
+            first_failed_due: At(from),
+            last_failed_due: At(to),
+            failed: 2,
+            started_after: Some(At(from - 10)),
+            started_by: At(from + 10),
+            ended_after: At(to),
+            ended_by: Some(At(to + 20)),
+            length: Interval::new(to - from - 10, Some(to - from + 30)),
+        }
+    }
+
+    #[test]
+    fn the_longest_outage_counts_and_flapping_is_one() {
+        let settle = Duration::from_micros(1000);
+        assert_eq!(client_outage(&[], settle), None);
+        let apart = [outage(100, 500), outage(5000, 5100)];
+        assert_eq!(
+            client_outage(&apart, settle),
+            Some(Interval::new(390, Some(430)))
+        );
+        let flapping = [outage(100, 500), outage(900, 1300)];
+        assert_eq!(
+            client_outage(&flapping, settle),
+            Some(Interval::new(1190, Some(1230)))
+        );
+        let mut open = outage(5000, 5100);
+        open.ended_by = None;
+        let worst = client_outage(&[outage(100, 900), open], settle);
+        assert_eq!(worst.map(|span| span.upper_us), Some(None));
+    }
+
+    #[test]
+    fn what_happened_before_the_fault_is_no_phase_of_it() {
+        let events = vec![event(1, 10, 1, "primary", "draining")];
+        let record = Record {
+            events,
+            ..Record::default()
+        };
+        assert!(phases(&record, 1, &[], At(100), None).is_empty());
+    }
+}

@@ -1,0 +1,218 @@
+//! Puts the report together. Everything in it was measured elsewhere.
+
+use std::collections::BTreeMap;
+
+use veza_probe::clock::{Clock, micros};
+use veza_probe::fault::{Fault, Healed, Plan};
+use veza_probe::outage;
+use veza_probe::prober::{Lateness, Outcome};
+use veza_probe::report::{Event, Probes, Report, Untouched};
+use veza_probe::verdict::{Gate, Judgement, Verdict};
+
+use crate::baseline::formation::{self, Node};
+use crate::baseline::{Baseline, Member};
+use crate::cli::Args;
+use crate::fault::system;
+use crate::observation::{Observation, phases};
+use crate::targets::Targets;
+
+/// The check's name in reports.
+pub const CHECK: &str = "pg-failover-check";
+
+/// What a run has gathered when its report is due.
+pub struct Gathered<'a> {
+    /// Whom it was about.
+    pub targets: &'a Targets,
+    /// What was found before.
+    pub baseline: &'a Baseline,
+    /// What was broken.
+    pub fault: Option<&'a Fault>,
+    /// What healing did.
+    pub healed: Option<&'a Healed>,
+    /// What was seen.
+    pub observation: Option<&'a Observation>,
+    /// The gates.
+    pub gates: Vec<Gate>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// The report of a run that ended before anything was touched.
+pub fn untouched(clock: &Clock, args: &Args, untouched: Untouched) -> Report {
+    let mut report = Report::new(CHECK, clock, &untouched.judgement);
+    report.system = system(args);
+    report.condition("version", env!("CARGO_PKG_VERSION"));
+    report.tables = untouched.tables;
+    report.feasibility = untouched.feasibility;
+    report.notes.push("nothing was touched".to_owned());
+    report
+}
+
+/// What a dry run came to.
+pub fn planned(plan: &Plan) -> Judgement {
+    let targets: Vec<_> = plan
+        .targets
+        .iter()
+        .map(|t| t.instance.to_string())
+        .collect();
+    let target = if targets.is_empty() {
+        "nothing".to_owned()
+    } else {
+        targets.join(", ")
+    };
+    let undo: Vec<_> = plan.undo().steps.iter().map(ToString::to_string).collect();
+    let reason = format!(
+        "would {} {target}, for at most {} s with healing, and undo it: {}",
+        plan.kind,
+        plan.ttl_s,
+        if undo.is_empty() {
+            "nothing to undo".to_owned()
+        } else {
+            undo.join(", ")
+        }
+    );
+    Judgement::new(
+        Verdict::Planned,
+        "dry-run",
+        reason,
+        "the same command without --dry-run",
+    )
+}
+
+/// The report of a run.
+pub fn assemble(clock: &Clock, args: &Args, judgement: &Judgement, run: Gathered<'_>) -> Report {
+    let mut report = Report::new(CHECK, clock, judgement);
+    report.system = system(args);
+    conditions(&mut report, run.targets, run.baseline, args);
+    report.feasibility.clone_from(&run.baseline.feasible.sums);
+    report.fault = run.fault.cloned();
+    report.undo = run
+        .healed
+        .map(|healed| healed.steps.clone())
+        .unwrap_or_default();
+    report.gates = run.gates;
+    report.notes.clone_from(&run.baseline.notes);
+    report.notes.extend(run.notes);
+    let before: Vec<Node> = run
+        .baseline
+        .members
+        .iter()
+        .map(|m| m.node.clone())
+        .collect();
+    let instance = |node: &Node| {
+        let member = run.baseline.members.iter().find(|m| m.node.id == node.id);
+        member.map(|m| m.instance.to_string())
+    };
+    report
+        .tables
+        .push(formation::table("Nodes before", &before, instance));
+    if let Some(observation) = run.observation {
+        observed(&mut report, args, run.baseline, observation);
+        if let Some(look) = observation.record.looks.last() {
+            report
+                .tables
+                .push(formation::table("Nodes after", &look.nodes, instance));
+        }
+    }
+    report
+}
+
+fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args: &Args) {
+    report.condition("version", env!("CARGO_PKG_VERSION"));
+    let server = &targets.server;
+    let incus = format!(
+        "{} on {}, kernel {}",
+        server.version, server.name, server.kernel
+    );
+    report.condition("Incus", incus);
+    let delay = |m: &Member| {
+        let ms = m
+            .path_us
+            .map_or_else(|| "?".to_owned(), |us| format!("{:.2}", us as f64 / 1e3));
+        format!("{} {ms} ms", m.node.name)
+    };
+    let delays: Vec<_> = baseline.members.iter().map(delay).collect();
+    let vantage = format!(
+        "the host of this tool, directly to the nodes; TCP handshake {}",
+        delays.join(", ")
+    );
+    report.condition("vantage", vantage);
+    let hosts: Vec<_> = baseline
+        .client_hosts
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    report.condition("client's hosts", hosts.join(", "));
+    report.condition("settle time", format!("{} s", args.settle.as_secs_f64()));
+    report
+        .conditions
+        .extend(baseline.conditions.iter().cloned());
+}
+
+fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: &Observation) {
+    let outages = outage::outages(&observation.samples);
+    report.client_outage = phases::client_outage(&outages, args.settle);
+    if let Some(fault) = &report.fault {
+        let healed = report.undo.first().map(|step| step.began);
+        let old = baseline.primary().map_or(-1, |m| m.node.id);
+        report.phases = phases::phases(&observation.record, old, &outages, fault.called, healed);
+    }
+    report.outages = outages;
+    report.events = events(observation);
+    report.probes = probes(observation);
+    report.notes.extend(observation.leftovers.iter().cloned());
+    for connector in &observation.connectors {
+        if let Some(error) = &connector.last_error {
+            report.notes.push(format!(
+                "last failed connection to {}: {}",
+                connector.host, error.text
+            ));
+        }
+    }
+}
+
+/// What the monitor said and what this tool did, in order.
+fn events(observation: &Observation) -> Vec<Event> {
+    let record = &observation.record;
+    let said = record.events.iter().map(|event| Event {
+        at: event.at.1,
+        what: event.description.clone(),
+        source: format!("monitor's event {}", event.id),
+    });
+    let troubles = record.troubles.iter().map(|(at, what)| Event {
+        at: *at,
+        what: format!("the monitor can't be asked: {what}"),
+        source: "this tool".to_owned(),
+    });
+    let mut events: Vec<Event> = said
+        .chain(troubles)
+        .chain(observation.events.iter().cloned())
+        .collect();
+    events.sort_by_key(|event| event.at);
+    events
+}
+
+fn probes(observation: &Observation) -> Option<Probes> {
+    let samples = &observation.samples;
+    let lateness = Lateness::of(samples)?;
+    let latency = outage::latency(samples);
+    let mut failures = BTreeMap::new();
+    for sample in samples {
+        if let Outcome::Failure(failure) = &sample.outcome {
+            *failures.entry(failure.kind.to_string()).or_insert(0) += 1;
+        }
+    }
+    Some(Probes {
+        action: observation.action.clone(),
+        spacing_us: micros(observation.shape.spacing()),
+        limit_us: micros(observation.shape.limit()),
+        due: samples.len(),
+        succeeded: samples.iter().filter(|s| s.is_success()).count(),
+        lateness_p50_us: lateness.p50_us,
+        lateness_p99_us: lateness.p99_us,
+        latency_p50_us: latency.map(|l| l.p50_us),
+        latency_p99_us: latency.map(|l| l.p99_us),
+        latency_max_us: latency.map(|l| l.max_us),
+        failures,
+    })
+}

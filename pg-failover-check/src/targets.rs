@@ -1,0 +1,168 @@
+//! Whom this is about: arguments turned into Incus, instances and logins. Nothing is asked of
+//! PostgreSQL yet.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+
+use veza_probe::address;
+use veza_probe::incus::{self, Incus, Instance, Server};
+use veza_probe::postgres::{Conninfo, Login, Target, Tls};
+use veza_probe::report::Untouched;
+use veza_probe::verdict::{Judgement, Verdict};
+
+use crate::cli::Args;
+
+/// A way to log in somewhere, prepared once.
+#[derive(Clone)]
+pub struct Access {
+    /// Who logs in, with which password.
+    pub login: Login,
+    /// The encryption.
+    pub tls: Tls,
+}
+
+/// Whom this is about.
+pub struct Targets {
+    /// The Incus of the formation.
+    pub incus: Incus,
+    /// What it says of itself.
+    pub server: Server,
+    /// The instances of the project.
+    pub instances: Vec<Instance>,
+    /// How to log in at the monitor.
+    pub monitor: Access,
+    /// Where the monitor is.
+    pub monitor_at: Target,
+    /// The formation as the client knows it; none when it is to be made from the monitor's nodes.
+    pub formation: Option<Access>,
+}
+
+/// Finds Incus, the monitor's address, and the logins.
+///
+/// # Errors
+/// Missing tool when Incus, its socket or the project is not there; refused when the monitor's
+/// address can't be found; usage when variables make no login.
+pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
+    let socket = incus::socket_path(|name| std::env::var_os(name));
+    let connected = Incus::connect(&socket, &args.project).await;
+    let (incus, server) = connected.map_err(|error| of_incus(&error))?;
+    let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
+    let conninfo = args
+        .monitor_conninfo
+        .clone()
+        .map_or_else(|| default_monitor(args), Ok)?;
+    let monitor = access(conninfo, "PGAF_MONITOR")?;
+    let formation = match &args.formation_conninfo {
+        Some(conninfo) => Some(access(conninfo.clone(), "PGAF_FORMATION")?),
+        None => None,
+    };
+    let Some(host) = monitor.login.conninfo.hosts.first() else {
+        return Err(usage("the monitor's URI names no host".to_owned()));
+    };
+    let monitor_at = locate(&host.name, host.hostaddr, host.port, &instances)
+        .await
+        .map_err(|e| unfound("monitor-address-unknown", &e.to_string()))?;
+    Ok(Targets {
+        incus,
+        server,
+        instances,
+        monitor,
+        monitor_at,
+        formation,
+    })
+}
+
+/// Where a host is: its own `hostaddr`, else through Incus.
+///
+/// # Errors
+/// [`address::Error`].
+pub async fn locate(
+    host: &str,
+    hostaddr: Option<IpAddr>,
+    port: u16,
+    instances: &[Instance],
+) -> Result<Target, address::Error> {
+    let ip = match hostaddr {
+        Some(ip) => ip,
+        None => IpAddr::V4(address::resolve(host, instances).await?.address),
+    };
+    Ok(Target {
+        name: host.to_owned(),
+        address: SocketAddr::new(ip, port),
+    })
+}
+
+/// The login of a client that only knows the formation's database, with the user of `PGUSER`.
+///
+/// # Errors
+/// Usage when variables make no login.
+pub fn access_to_nodes(hosts: &[(String, u16)], dbname: &str) -> Result<Access, Untouched> {
+    let mut text = format!(
+        "dbname='{}'",
+        dbname.replace('\\', "\\\\").replace('\'', "\\'")
+    );
+    let names = hosts
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect::<Vec<_>>()
+        .join(",");
+    let ports = hosts
+        .iter()
+        .map(|(_, port)| port.to_string())
+        .collect::<Vec<_>>()
+        .join(",");
+    text.push_str(&format!(" host='{names}' port='{ports}'"));
+    let conninfo: Conninfo = text
+        .parse()
+        .map_err(|e| usage(format!("the nodes of the monitor: {e}")))?;
+    access(conninfo, "PGAF_FORMATION")
+}
+
+fn default_monitor(args: &Args) -> Result<Conninfo, Untouched> {
+    let text = format!(
+        "postgres://autoctl_node@{}:5432/pg_auto_failover",
+        args.monitor
+    );
+    text.parse()
+        .map_err(|e| usage(format!("--monitor {}: {e}", args.monitor)))
+}
+
+/// A login, with the password of the variable that belongs to it: `PGPASSWORD` could only be right
+/// for one of the two logins of this check, so each has a variable of its own.
+fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
+    let lookup = |name: &str| -> Option<OsString> {
+        match name {
+            "PGPASSWORD" => std::env::var_os(format!("{prefix}_PASSWORD")),
+            "PGPASSWORD_FILE" => std::env::var_os(format!("{prefix}_PASSWORD_FILE")),
+            other => std::env::var_os(other),
+        }
+    };
+    let login = Login::new(conninfo, lookup).map_err(|e| usage(format!("{prefix}_URI: {e}")))?;
+    let tls = Tls::new(&login).map_err(|e| usage(format!("{prefix}_URI: {e}")))?;
+    Ok(Access { login, tls })
+}
+
+fn usage(words: String) -> Untouched {
+    Judgement::new(
+        Verdict::Usage,
+        "bad-arguments",
+        words,
+        "pg-failover-check --help",
+    )
+    .into()
+}
+
+/// An address that was needed and not found.
+pub fn unfound(reason_id: &str, words: &str) -> Untouched {
+    Judgement::new(Verdict::Refused, reason_id, words, "incus list").into()
+}
+
+/// What an error of Incus before the fault comes to.
+pub fn of_incus(error: &incus::Error) -> Untouched {
+    let (verdict, reason_id) = if error.is_missing_tool() {
+        (Verdict::MissingTool, "incus-not-usable")
+    } else {
+        (Verdict::Refused, "incus-refused")
+    };
+    Judgement::new(verdict, reason_id, error.to_string(), "incus info").into()
+}

@@ -1,0 +1,216 @@
+//! The report on one screen: verdict and reason first, then the time line, gates, nodes, conditions.
+//! Readable without colour, and without knowing the tool.
+
+use std::fmt::Write;
+
+use super::{Report, Table};
+use crate::clock::At;
+use crate::verdict::{Gate, Measured};
+
+/// The report as text.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a String can't fail.
+    let _ = write_all(&mut out, report);
+    out
+}
+
+fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{} {}; next: {}",
+        report.verdict.to_uppercase(),
+        report.reason_id,
+        report.next
+    )?;
+    writeln!(out, "{}", report.reason)?;
+    if !report.system.is_empty() {
+        writeln!(
+            out,
+            "{} on {}, {}",
+            report.check, report.system, report.started_at
+        )?;
+    }
+    time_line(out, report)?;
+    gates(out, report)?;
+    for table in &report.tables {
+        write_table(out, table)?;
+    }
+    section(
+        out,
+        "Undo",
+        report.undo.iter().map(|step| {
+            let state = if step.done.is_some() {
+                "done"
+            } else {
+                "NOT DONE"
+            };
+            format!("{}: {state}, {}", step.step, step.words)
+        }),
+    )?;
+    section(
+        out,
+        "What the configuration can promise",
+        report.feasibility.iter().cloned(),
+    )?;
+    probes(out, report)?;
+    let conditions = report
+        .conditions
+        .iter()
+        .map(|c| format!("{}: {}", c.name, c.value));
+    section(out, "Conditions", conditions)?;
+    section(out, "Notes", report.notes.iter().cloned())
+}
+
+fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) -> std::fmt::Result {
+    for (number, line) in lines.enumerate() {
+        if number == 0 {
+            writeln!(out, "\n{title}")?;
+        }
+        writeln!(out, "  {line}")?;
+    }
+    Ok(())
+}
+
+/// Everything that happened, in order, in seconds after the fault was called.
+fn time_line(out: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(fault) = &report.fault else {
+        return Ok(());
+    };
+    let zero = fault.called;
+    let seconds = |at: At| at.us_since(zero) as f64 / 1e6;
+    let mut lines: Vec<(At, String)> = Vec::new();
+    let targets = fault
+        .plan
+        .targets
+        .iter()
+        .map(|t| t.instance.as_str())
+        .collect::<Vec<_>>();
+    let fault_line = format!("fault: {} {}", fault.plan.kind, targets.join(", "));
+    lines.push((zero, format!("{:>16}  {fault_line}", "0.00")));
+    if let Some(evidence) = &fault.evidence {
+        let told = format!("evidence: {}, while {}", evidence.target, evidence.control);
+        lines.push((
+            evidence.at,
+            format!("{:>16.2}  {told}", seconds(evidence.at)),
+        ));
+    }
+    for phase in &report.phases {
+        let (earliest, latest) = (phase.at.earliest, phase.at.latest);
+        let span = format!("{:.2} to {:.2}", seconds(earliest), seconds(latest));
+        lines.push((
+            latest,
+            format!("{span:>16}  {} ({})", phase.name, phase.source),
+        ));
+    }
+    for event in &report.events {
+        let told = format!("{} ({})", event.what, event.source);
+        lines.push((event.at, format!("{:>16.2}  {told}", seconds(event.at))));
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    section(
+        out,
+        "Time line, in seconds after the fault was called",
+        lines.into_iter().map(|l| l.1),
+    )
+}
+
+fn gates(out: &mut String, report: &Report) -> std::fmt::Result {
+    let line = |gate: &Gate| {
+        let (id, outcome) = (&gate.id, gate.outcome.to_string());
+        let measured = gate
+            .measured
+            .map_or_else(|| "not measured".to_owned(), value);
+        let unit = if gate.measured.is_some() {
+            gate.unit.as_str()
+        } else {
+            ""
+        };
+        let limit = format!("{} {}", number(gate.limit), gate.unit);
+        format!(
+            "{id:<12} {outcome:<8} {measured} {unit} (limit {limit}): {}",
+            gate.title
+        )
+    };
+    section(out, "Gates", report.gates.iter().map(line))
+}
+
+/// A measured value without its unit: `9.48 to 9.53`.
+fn value(measured: Measured) -> String {
+    match measured.upper {
+        Some(upper) if upper == measured.lower => number(upper),
+        Some(upper) => format!("{:.2} to {upper:.2}", measured.lower),
+        None => format!("at least {:.2}", measured.lower),
+    }
+}
+
+/// Whole numbers without decimals, others with two.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
+    let width = |column: usize| {
+        let cells = table
+            .rows
+            .iter()
+            .chain([&table.columns])
+            .filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.columns.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    section(
+        out,
+        &table.title,
+        std::iter::once(&table.columns).chain(&table.rows).map(line),
+    )
+}
+
+fn probes(out: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(probes) = &report.probes else {
+        return Ok(());
+    };
+    let ms = |us: i64| us as f64 / 1e3;
+    let mut lines = vec![format!(
+        "{}: {} due, {} ms apart, limit {} ms; {} succeeded",
+        probes.action,
+        probes.due,
+        ms(probes.spacing_us),
+        ms(probes.limit_us),
+        probes.succeeded
+    )];
+    let counted = probes
+        .failures
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"));
+    let counted = counted.collect::<Vec<_>>();
+    if !counted.is_empty() {
+        lines.push(format!("failed: {}", counted.join(", ")));
+    }
+    if let (Some(p50), Some(p99), Some(max)) = (
+        probes.latency_p50_us,
+        probes.latency_p99_us,
+        probes.latency_max_us,
+    ) {
+        let (p50, p99, max) = (ms(p50), ms(p99), ms(max));
+        lines.push(format!(
+            "latency of successes: median {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
+        ));
+    }
+    let (p50, p99) = (ms(probes.lateness_p50_us), ms(probes.lateness_p99_us));
+    lines.push(format!(
+        "sent late by our own fault: median {p50:.1} ms, p99 {p99:.1} ms"
+    ));
+    section(out, "Probes", lines.into_iter())
+}

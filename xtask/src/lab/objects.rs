@@ -1,0 +1,285 @@
+//! The lab's own objects in Incus: project, storage pool, bridge, profile. Each carries the lab's id,
+//! and what does not carry one is not touched.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use serde_json::{Value, json};
+use veza_probe::clock;
+use veza_probe::incus::{Error, Incus, Method, Request};
+
+use super::host;
+use super::tale::Tale;
+use super::topology::LabSpec;
+
+/// The key that holds the lab's id.
+pub const LAB_KEY: &str = "user.veza.lab";
+/// The key that lets a drill break things in the project.
+const DRILL_KEY: &str = "user.veza.drill";
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Reads an object that may not be there.
+///
+/// # Errors
+/// As every request, but for [`Error::NotFound`].
+pub async fn find(incus: &Incus, path: &str) -> Result<Option<Value>, Error> {
+    match incus.get_value(path).await {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A text in an object's config.
+pub fn config<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get("config")?.get(key)?.as_str()
+}
+
+/// Makes what is missing, and sets what differs.
+///
+/// # Errors
+/// When an object of the same name is not the lab's, or Incus refuses.
+pub async fn ensure(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow::Result<()> {
+    project(incus, lab, lab_id, tale).await?;
+    wait_for_operations(incus, tale).await?;
+    pool(incus, lab, lab_id, tale).await?;
+    bridge(incus, lab, lab_id, tale).await?;
+    profile(incus, lab).await
+}
+
+async fn project(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow::Result<()> {
+    let path = format!("/1.0/projects/{}", lab.project);
+    let wanted = json!({
+        "features.images": "true",
+        "features.profiles": "true",
+        "features.storage.volumes": "true",
+        "features.storage.buckets": "true",
+        "features.networks": "false",
+        DRILL_KEY: "allowed",
+        LAB_KEY: lab_id,
+    });
+    let Some(found) = find(incus, &path).await? else {
+        tale.say(&format!("making the project {}", lab.project));
+        let body = json!({
+            "name": lab.project.as_str(),
+            "description": "Made by cargo xtask lab",
+            "config": wanted,
+        });
+        let request = Request::new(Method::POST, "/1.0/projects").body(&body);
+        incus.change(request, LIMIT).await?;
+        return Ok(());
+    };
+    match config(&found, LAB_KEY) {
+        None => bail!(
+            "Incus has a project {} that no lab made: name another one in the topology",
+            lab.project
+        ),
+        Some(id) if id != lab_id => bail!(
+            "the project {} was made with other credentials than these: if the lab keeps its state \
+             elsewhere, name that folder in VEZA_STATE_DIR; else remove the lab by `cargo xtask lab down`",
+            lab.project
+        ),
+        Some(_) => {}
+    }
+    if config(&found, DRILL_KEY) != Some("allowed") {
+        let body = json!({ "config": { DRILL_KEY: "allowed" } });
+        incus
+            .change(Request::new(Method::PATCH, path).body(&body), LIMIT)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A command that was killed leaves its operations in Incus: what they make must not be touched
+/// before they are done.
+async fn wait_for_operations(incus: &Incus, tale: &Tale) -> anyhow::Result<()> {
+    let mut told = false;
+    for _ in 0..1200 {
+        let all = incus.get_value("/1.0/operations?recursion=1").await?;
+        let running = all.get("running").and_then(Value::as_array);
+        let busy = running.into_iter().flatten().find(|o| {
+            // A person's shell in an instance is one of class websocket.
+            o.get("class").and_then(Value::as_str) == Some("task")
+        });
+        let Some(busy) = busy else {
+            return Ok(());
+        };
+        if !told {
+            let what = busy.get("description").and_then(Value::as_str);
+            let what = what.unwrap_or("an operation");
+            tale.say(&format!("waiting for what Incus still does here: {what}"));
+            told = true;
+        }
+        clock::sleep(Duration::from_millis(250)).await;
+    }
+    bail!("Incus has been busy in this project for 5 minutes: see `incus operation list`")
+}
+
+/// Refuses an object that has the right name but another maker.
+fn ensure_ours(object: &Value, what: &str, name: &str) -> anyhow::Result<()> {
+    ensure!(
+        config(object, LAB_KEY).is_some(),
+        "Incus has a {what} {name} that no lab made: name another one in the topology"
+    );
+    Ok(())
+}
+
+async fn pool(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow::Result<()> {
+    let path = format!("/1.0/storage-pools/{}", lab.pool);
+    if let Some(found) = find(incus, &path).await? {
+        ensure_ours(&found, "storage pool", lab.pool.as_str())?;
+        let status = found.get("status").and_then(Value::as_str).unwrap_or_default();
+        if status == "Created" {
+            return Ok(());
+        }
+        ensure!(
+            status != "Unavailable",
+            "Incus says that its storage pool {} is unavailable; its log tells why",
+            lab.pool
+        );
+        tale.say(&format!("removing the storage pool {}, which is {status}", lab.pool));
+        incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+    }
+    tale.say(&format!("making the storage pool {} ({}, btrfs)", lab.pool, lab.pool_size));
+    let body = json!({
+        "name": lab.pool.as_str(),
+        "driver": "btrfs",
+        "description": "Made by cargo xtask lab",
+        "config": { "size": lab.pool_size, LAB_KEY: lab_id },
+    });
+    let request = Request::new(Method::POST, "/1.0/storage-pools").body(&body);
+    incus.change(request, LIMIT).await?;
+    Ok(())
+}
+
+async fn bridge(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow::Result<()> {
+    let name = lab.bridge.as_str();
+    let path = format!("/1.0/networks/{name}");
+    let wanted = json!({
+        "ipv4.address": format!("{}/{}", lab.gateway, lab.subnet.bits),
+        "ipv4.nat": "false",
+        "ipv4.routing": "false",
+        "ipv6.address": "none",
+        "dns.domain": lab.domain,
+        // Names outside the lab are unknown at once; no question leaves this host.
+        "raw.dnsmasq": "no-resolv",
+    });
+    // An interface without an address is listed, too, but not as managed.
+    let found = find(incus, &path).await?;
+    let Some(found) = found.filter(|n| n.get("managed") == Some(&json!(true))) else {
+        ensure!(
+            !host::has_interface(name),
+            "this host has a network interface {name} that Incus does not know: name another bridge in the topology"
+        );
+        tale.say(&format!("making the bridge {name} ({})", lab.subnet));
+        let mut config = wanted;
+        if let Some(config) = config.as_object_mut() {
+            config.insert(LAB_KEY.to_owned(), lab_id.into());
+        }
+        let body = json!({
+            "name": name,
+            "type": "bridge",
+            "description": "Made by cargo xtask lab",
+            "config": config,
+        });
+        let request = Request::new(Method::POST, "/1.0/networks").body(&body);
+        incus.change(request, LIMIT).await?;
+        return Ok(());
+    };
+    ensure_ours(&found, "network", name)?;
+    let differs = |(key, value): (&String, &Value)| config(&found, key) != value.as_str();
+    if wanted.as_object().is_some_and(|w| w.iter().any(differs)) {
+        tale.say(&format!("changing the bridge {name}"));
+        let body = json!({ "config": wanted });
+        let request = Request::new(Method::PATCH, path).body(&body);
+        incus.change(request, LIMIT).await?;
+    }
+    if !host::has_interface(name) {
+        tale.say(&format!("the interface {name} is gone: setting the bridge up again"));
+        host::revive_bridge(incus, name).await?;
+    }
+    Ok(())
+}
+
+async fn profile(incus: &Incus, lab: &LabSpec) -> anyhow::Result<()> {
+    let path = "/1.0/profiles/default";
+    let devices = json!({
+        "root": { "type": "disk", "path": "/", "pool": lab.pool.as_str() },
+        "eth0": { "type": "nic", "name": "eth0", "network": lab.bridge.as_str() },
+    });
+    let found = incus.get_value(path).await?;
+    if found.get("devices") != Some(&devices) {
+        let body = json!({ "devices": devices });
+        let request = Request::new(Method::PATCH, path).body(&body);
+        incus.change(request, LIMIT).await?;
+    }
+    Ok(())
+}
+
+/// Removes the project with all that is in it, then the bridge and the pool.
+///
+/// # Errors
+/// When Incus refuses.
+pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result<()> {
+    if let Some(project) = find(incus, &format!("/1.0/projects/{}", lab.project)).await? {
+        ensure!(
+            config(&project, LAB_KEY).is_some(),
+            "the project {} was not made by a lab: left as it is",
+            lab.project
+        );
+        wait_for_operations(incus, tale).await?;
+        empty_project(incus, lab, tale).await?;
+        let path = format!("/1.0/projects/{}", lab.project);
+        incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+        tale.say(&format!("removed the project {}", lab.project));
+    }
+    // The project of these requests is gone; networks and pools belong to the default one.
+    let default = Incus::new(incus.socket(), "default")?;
+    for (what, path) in [
+        ("bridge", format!("/1.0/networks/{}", lab.bridge)),
+        ("storage pool", format!("/1.0/storage-pools/{}", lab.pool)),
+    ] {
+        let found = find(&default, &path).await?;
+        if found.is_some_and(|o| config(&o, LAB_KEY).is_some()) {
+            default.change(Request::new(Method::DELETE, &path), LIMIT).await?;
+            tale.say(&format!("removed the {what}"));
+        }
+    }
+    Ok(())
+}
+
+async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result<()> {
+    let instances = incus.instances().await?;
+    let deleted = instances.iter().map(|i| delete_instance(incus, i.name.as_str()));
+    futures_util::future::try_join_all(deleted).await?;
+    if !instances.is_empty() {
+        tale.say(&format!("removed {} instances", instances.len()));
+    }
+    // Addresses of objects, without the project that a query would add again.
+    let volumes = format!("/1.0/storage-pools/{}/volumes/custom", lab.pool);
+    for list in ["/1.0/images", volumes.as_str()] {
+        let Some(urls) = find(incus, list).await? else {
+            continue;
+        };
+        for url in urls.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let path = url.split('?').next().unwrap_or(url);
+            incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+            tale.say(&format!("removed {path}"));
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an instance in whatever state it is.
+///
+/// # Errors
+/// When Incus refuses.
+pub async fn delete_instance(incus: &Incus, name: &str) -> anyhow::Result<()> {
+    let path = format!("/1.0/instances/{name}");
+    let stop = json!({ "action": "stop", "force": true, "timeout": -1 });
+    let state = Request::new(Method::PUT, format!("{path}/state")).body(&stop);
+    // It may be stopped already; whether it is shows in what follows.
+    let _ = incus.change(state, LIMIT).await;
+    incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+    Ok(())
+}

@@ -1,0 +1,496 @@
+//! Brings instances to what they should be: makes them, writes their files, runs their one-time steps,
+//! starts their units. Independent instances at the same time, changes of living ones one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::future::try_join_all;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use veza_probe::clock;
+use veza_probe::incus::{Error, FileKind, Incus, Method, Request, StateChange};
+use veza_probe::instance::InstanceName;
+
+use super::objects;
+use super::plan::{Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, ROLE_KEY, Wanted, plan};
+use super::ready;
+use super::role::{Change, Create, Rendered};
+use super::tale::Tale;
+use super::topology::LabSpec;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+/// How long a started instance may take to have its address.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(30);
+/// How long units of an instance that was just started may refuse to reload.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// The names of instances that are made, as they come.
+type Made = watch::Sender<BTreeSet<String>>;
+
+/// What every step needs.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// Incus, in the lab's project.
+    pub incus: &'a Incus,
+    /// The topology's shared part.
+    pub lab: &'a LabSpec,
+    /// Where it is told.
+    pub tale: &'a Tale,
+    /// The base image.
+    pub image: &'a str,
+}
+
+/// All instances of the project.
+///
+/// # Errors
+/// As every request.
+pub async fn found(incus: &Incus) -> anyhow::Result<BTreeMap<String, Found>> {
+    let all: Vec<Found> = incus.get("/1.0/instances?recursion=2").await?;
+    Ok(all.into_iter().map(|f| (f.name.clone(), f)).collect())
+}
+
+/// One instance.
+async fn find(incus: &Incus, name: &str) -> anyhow::Result<Found> {
+    Ok(incus.get(&format!("/1.0/instances/{name}?recursion=1")).await?)
+}
+
+impl Site<'_> {
+    /// Brings all of these instances to what they should be. Returns whether anything of them
+    /// changed that a healthy snapshot would hold.
+    ///
+    /// # Errors
+    /// With the step of the instance that failed first.
+    pub async fn converge(&self, all: &[Wanted<'_>]) -> anyhow::Result<bool> {
+        let found = found(self.incus).await?;
+        let mut plans = Vec::new();
+        for wanted in all {
+            let found = found.get(wanted.spec.name.as_str());
+            plans.push((wanted, found, plan(found, wanted, self.lab)));
+        }
+        let names: BTreeSet<String> = plans.iter().map(|(w, ..)| w.spec.name.to_string()).collect();
+        // Instances of groups that are not asked for now count as made: nobody makes them here.
+        let elsewhere: BTreeSet<String> =
+            found.keys().filter(|n| !names.contains(*n)).cloned().collect();
+        let made = watch::Sender::new(elsewhere);
+        let steps = plans.iter().map(|(wanted, found, plan)| async {
+            let name = &wanted.spec.name;
+            let step = self.bring_up(wanted, *found, plan, &made);
+            let changed = step.await.with_context(|| format!("instance {name}"))?;
+            made.send_modify(|done| drop(done.insert(name.to_string())));
+            anyhow::Ok(changed)
+        });
+        let changed = try_join_all(steps).await?;
+        for (wanted, found, plan) in &plans {
+            if let Plan::Keep(changes) = plan
+                && changes.has_files()
+            {
+                let was_running = found.is_some_and(Found::is_running);
+                let act = self.act(wanted, changes, was_running);
+                act.await.with_context(|| format!("instance {}", wanted.spec.name))?;
+            }
+        }
+        Ok(changed.contains(&true))
+    }
+
+    async fn bring_up(
+        &self,
+        wanted: &Wanted<'_>,
+        found: Option<&Found>,
+        plan: &Plan,
+        made: &Made,
+    ) -> anyhow::Result<bool> {
+        let name = &wanted.spec.name;
+        let changed = match plan {
+            Plan::Make => {
+                self.make(wanted).await?;
+                true
+            }
+            Plan::Remake(why) => {
+                self.tale.say(&format!("{name}: made anew, because {why}"));
+                objects::delete_instance(self.incus, name.as_str()).await?;
+                self.make(wanted).await?;
+                true
+            }
+            Plan::Keep(changes) => {
+                self.adjust(wanted, found, changes).await?;
+                changes.has_files()
+            }
+        };
+        self.run(wanted).await?;
+        let is_made = matches!(plan, Plan::Keep(_)) && found.is_some_and(|f| f.key(MADE_KEY).is_some());
+        if is_made {
+            self.start_units(wanted).await?;
+            return Ok(changed);
+        }
+        for create in &wanted.role.creates {
+            self.create(wanted, create, made).await?;
+        }
+        self.enable_units(wanted).await?;
+        self.set(name, json!({ MADE_KEY: "yes" })).await?;
+        Ok(true)
+    }
+
+    /// Makes an instance with its files, not started. The key that lists the files is set last: an
+    /// instance without it was never finished.
+    async fn make(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        let began = self.tale.seconds();
+        let body = json!({
+            "name": name.as_str(),
+            "source": { "type": "image", "alias": self.image },
+            "config": wanted.config(),
+            "devices": { "eth0": wanted.nic(self.lab) },
+        });
+        let request = Request::new(Method::POST, "/1.0/instances").body(&body);
+        self.incus.change(request, LIMIT).await?;
+        let files: Vec<&Rendered> = wanted.files.iter().collect();
+        self.write_files(name, &files).await?;
+        let keys = json!({ FILES_KEY: wanted.file_stamp(), ROLE_KEY: wanted.role_stamp() });
+        self.set(name, keys).await?;
+        let took = self.tale.seconds() - began;
+        self.tale.say(&format!("{name}: made ({took:.1} s)"));
+        Ok(())
+    }
+
+    /// Puts config, device and files of an instance right. What its units do about new files comes
+    /// later, one instance after the other.
+    async fn adjust(
+        &self,
+        wanted: &Wanted<'_>,
+        found: Option<&Found>,
+        changes: &Changes,
+    ) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        if found.is_some_and(|f| f.key(FAULT_KEY).is_some()) {
+            self.tale.say(&format!(
+                "{name}: a drill left its record of a fault here (its --recover removes it, `lab reset`, too)"
+            ));
+        }
+        if !changes.config.is_empty() {
+            let keys: Vec<&str> = changes.config.keys().map(String::as_str).collect();
+            self.tale.say(&format!("{name}: setting {}", keys.join(", ")));
+            self.set(name, changes.config.clone().into()).await?;
+        }
+        if changes.nic {
+            self.tale.say(&format!("{name}: setting the network device eth0"));
+            let body = json!({ "devices": { "eth0": wanted.nic(self.lab) } });
+            let request = Request::new(Method::PATCH, path(name)).body(&body);
+            self.incus.change(request, SHORT).await?;
+        }
+        if changes.has_files() {
+            let count = changes.write.len() + changes.remove.len();
+            self.tale.say(&format!("{name}: {count} files differ: {}", list(changes)));
+            let differ = |f: &&Rendered| changes.write.contains(&f.path);
+            let files: Vec<&Rendered> = wanted.files.iter().filter(differ).collect();
+            self.write_files(name, &files).await?;
+            for gone in &changes.remove {
+                self.remove_file(name, gone).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that an instance runs and has its address.
+    async fn run(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        let now = find(self.incus, name.as_str()).await?;
+        match now.status.as_str() {
+            "Running" | "Ready" => {
+                if now.has_address(wanted.spec.address) {
+                    return Ok(());
+                }
+                // It may be booting; and its link is lost for good if the bridge was made anew.
+                if self.address(wanted, ADDRESS_LIMIT / 3).await.is_ok() {
+                    return Ok(());
+                }
+                self.tale.say(&format!("{name}: it runs without its address: restarting it"));
+                self.incus.set_state(name, StateChange::ForceStop, SHORT).await?;
+            }
+            "Frozen" => {
+                self.tale.say(&format!("{name}: unfreezing it"));
+                self.incus.set_state(name, StateChange::Unfreeze, SHORT).await?;
+                return self.address(wanted, ADDRESS_LIMIT).await;
+            }
+            _ => {}
+        }
+        start(self.incus, name).await?;
+        self.address(wanted, ADDRESS_LIMIT).await
+    }
+
+    /// Waits until an instance has its address.
+    async fn address(&self, wanted: &Wanted<'_>, limit: Duration) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        let wait = async {
+            while !find(self.incus, name.as_str()).await?.has_address(wanted.spec.address) {
+                clock::sleep(POLL).await;
+            }
+            anyhow::Ok(())
+        };
+        match clock::within(limit, wait).await {
+            Ok(done) => done,
+            Err(_) => bail!(
+                "{name} runs, but has no address {} after {:.0} s: see \
+                 `incus --project {} exec {name} -- networkctl status eth0`",
+                wanted.spec.address,
+                limit.as_secs_f64(),
+                self.lab.project
+            ),
+        }
+    }
+
+    /// Runs a one-time step, unless it was done. Two at once, after a command that was killed, wait
+    /// for each other.
+    async fn create(&self, wanted: &Wanted<'_>, create: &Create, made: &Made) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        let mut made = made.subscribe();
+        for other in &create.after {
+            let wait = made.wait_for(|done| done.contains(other));
+            let limit = Duration::from_secs(create.limit_s);
+            let Ok(Ok(_)) = clock::within(limit, wait).await else {
+                bail!("it waits for {other}, which was not made within {} s", create.limit_s);
+            };
+        }
+        let script = r#"[ -e "$0" ] || exec "$@""#;
+        let mut argv = vec!["flock", "/run/veza-create", "sh", "-c", script, &create.creates];
+        argv.extend(create.run.iter().map(String::as_str));
+        let began = self.tale.seconds();
+        self.exec(name, &argv, Duration::from_secs(create.limit_s)).await?;
+        let (took, run) = (self.tale.seconds() - began, create.run.join(" "));
+        self.tale.say(&format!("{name}: {run} ({took:.1} s)"));
+        Ok(())
+    }
+
+    async fn enable_units(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+        let units = wanted.role.units.iter().map(|u| u.name.as_str());
+        let argv: Vec<&str> = ["systemctl", "--quiet", "enable", "--now"].into_iter().chain(units).collect();
+        if wanted.role.units.is_empty() {
+            return Ok(());
+        }
+        self.exec(&wanted.spec.name, &argv, LIMIT).await
+    }
+
+    async fn start_units(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+        let units = wanted.role.units.iter().map(|u| u.name.as_str());
+        let argv: Vec<&str> = ["systemctl", "start"].into_iter().chain(units).collect();
+        if wanted.role.units.is_empty() {
+            return Ok(());
+        }
+        self.exec(&wanted.spec.name, &argv, LIMIT).await
+    }
+
+    /// Lets the units take changed files over, then notes the files. Until then the next `up` would
+    /// do it again.
+    async fn act(
+        &self,
+        wanted: &Wanted<'_>,
+        changes: &Changes,
+        was_running: bool,
+    ) -> anyhow::Result<()> {
+        let name = &wanted.spec.name;
+        let paths = changes.write.iter().chain(&changes.remove);
+        if paths.into_iter().any(|p| p.starts_with("/etc/systemd/system/")) {
+            self.exec(name, &["systemctl", "daemon-reload"], SHORT).await?;
+        }
+        // Units of an instance that was just started have read the new files already, but a reload
+        // may do more than that.
+        let restart = changes.action == Some(Change::Restart) && was_running;
+        for unit in &wanted.role.units {
+            let (verb, own) = match restart {
+                true => ("restart", &unit.restart),
+                false => ("reload", &unit.reload),
+            };
+            let bare = ["systemctl".to_owned(), verb.to_owned(), unit.name.clone()];
+            let argv = own.as_deref().unwrap_or(&bare);
+            let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+            self.tale.say(&format!("{name}: {verb} of {}", unit.name));
+            self.exec_until(name, &argv, if was_running { Duration::ZERO } else { RELOAD_LIMIT })
+                .await?;
+        }
+        if restart && let Err(error) = ready::wait(self, wanted).await {
+            // Another instance may be the reason; whether all are well is asked at the end.
+            self.tale.say(&format!("{name}: not ready after the restart, going on: {error:#}"));
+        }
+        self.set(name, json!({ FILES_KEY: wanted.file_stamp() })).await
+    }
+
+    /// Runs a command again until it succeeds or the limit has passed.
+    async fn exec_until(
+        &self,
+        name: &InstanceName,
+        argv: &[&str],
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let began = self.tale.seconds();
+        loop {
+            match self.exec(name, argv, LIMIT).await {
+                Err(_) if self.tale.seconds() - began < limit.as_secs_f64() => {
+                    clock::sleep(Duration::from_secs(1)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Runs a command in an instance and demands success.
+    async fn exec(&self, name: &InstanceName, argv: &[&str], limit: Duration) -> anyhow::Result<()> {
+        let done = self.incus.exec(name, argv, limit).await?;
+        if done.code == 0 {
+            return Ok(());
+        }
+        let said = format!("{}\n{}", done.stdout, done.stderr);
+        let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
+        let tail = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
+        let reason = match done.code {
+            124 | 137 => format!("was not done within {:.0} s", limit.as_secs_f64()),
+            code => format!("ended with {code}"),
+        };
+        bail!(
+            "`{}` {reason} and said:\n  {}\n  look at `incus --project {} exec {name} -- journalctl -n 50`",
+            argv.join(" "),
+            tail.join("\n  "),
+            self.lab.project
+        )
+    }
+
+    /// Sets config keys.
+    pub async fn set(&self, name: &InstanceName, keys: Value) -> anyhow::Result<()> {
+        let body = json!({ "config": keys });
+        let request = Request::new(Method::PATCH, path(name)).body(&body);
+        self.incus.change(request, SHORT).await?;
+        Ok(())
+    }
+
+    async fn write_files(&self, name: &InstanceName, files: &[&Rendered]) -> anyhow::Result<()> {
+        let ids = Ids::of(self.incus, name).await?;
+        let mut folders = BTreeSet::new();
+        for file in files {
+            for folder in parents(&file.path) {
+                if folders.insert(folder.to_owned()) {
+                    let how = (0, 0, 0o755);
+                    self.incus.write_file(name, folder, FileKind::Folder, how).await?;
+                }
+            }
+            let how = (ids.user(&file.owner)?, ids.group(&file.group)?, file.mode);
+            let bytes = FileKind::File(file.text.clone().into_bytes());
+            self.incus.write_file(name, &file.path, bytes, how).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_file(&self, name: &InstanceName, file: &str) -> anyhow::Result<()> {
+        let request = Request::new(Method::DELETE, format!("{}/files", path(name)));
+        match self.incus.change(request.query("path", file), SHORT).await {
+            Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Starts an instance. After its own start the daemon starts instances, too: one that runs is fine,
+/// whoever started it.
+///
+/// # Errors
+/// With Incus' words when it does not run.
+pub async fn start(incus: &Incus, name: &InstanceName) -> anyhow::Result<()> {
+    let mut tries = 0;
+    loop {
+        let Err(error) = incus.set_state(name, StateChange::Start, LIMIT).await else {
+            return Ok(());
+        };
+        if find(incus, name.as_str()).await?.is_running() {
+            return Ok(());
+        }
+        tries += 1;
+        if tries == 5 {
+            return Err(error).with_context(|| {
+                format!("starting it (see `incus info {name} --show-log`)")
+            });
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn path(name: &InstanceName) -> String {
+    format!("/1.0/instances/{name}")
+}
+
+fn list(changes: &Changes) -> String {
+    let all: Vec<&str> = changes.write.iter().chain(&changes.remove).map(String::as_str).collect();
+    match all.as_slice() {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        few => few.join(", "),
+    }
+}
+
+/// The folders above a path, from the top, but for those that every Debian has.
+fn parents(path: &str) -> Vec<&str> {
+    let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+    let folders = ends.filter_map(|at| path.get(..at));
+    let known = ["/etc", "/usr", "/usr/local", "/usr/local/lib", "/etc/systemd", "/etc/systemd/system"];
+    folders.filter(|f| !known.contains(f)).collect()
+}
+
+/// Users and groups of an instance by name.
+struct Ids {
+    users: Map<String, Value>,
+    groups: Map<String, Value>,
+}
+
+impl Ids {
+    async fn of(incus: &Incus, name: &InstanceName) -> anyhow::Result<Ids> {
+        let read = |path: &'static str| async move {
+            let bytes = incus.read_file(name, path).await?;
+            anyhow::Ok(parse_ids(&String::from_utf8_lossy(&bytes)))
+        };
+        Ok(Ids {
+            users: read("/etc/passwd").await?,
+            groups: read("/etc/group").await?,
+        })
+    }
+
+    fn user(&self, name: &str) -> anyhow::Result<u32> {
+        id(&self.users, name).with_context(|| format!("the instance has no user {name}"))
+    }
+
+    fn group(&self, name: &str) -> anyhow::Result<u32> {
+        id(&self.groups, name).with_context(|| format!("the instance has no group {name}"))
+    }
+}
+
+fn id(ids: &Map<String, Value>, name: &str) -> Option<u32> {
+    u32::try_from(ids.get(name)?.as_u64()?).ok()
+}
+
+/// `name:password:id:…`, as in passwd and group.
+fn parse_ids(text: &str) -> Map<String, Value> {
+    let parse = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
+        let id: u32 = id.parse().ok()?;
+        Some((name.to_owned(), id.into()))
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_that_a_file_needs_come_from_the_top() {
+        assert_eq!(parents("/etc/veza/tls/ca.crt"), ["/etc/veza", "/etc/veza/tls"]);
+        assert!(parents("/etc/hosts").is_empty());
+        assert!(parents("/top").is_empty());
+    }
+
+    #[test]
+    fn ids_are_read_from_passwd_and_group() {
+        let ids = parse_ids("root:x:0:0:root:/root:/bin/bash\npostgres:x:101:103::/:/bin/sh\nbroken\n");
+        assert_eq!((id(&ids, "postgres"), id(&ids, "broken")), (Some(101), None));
+    }
+}
