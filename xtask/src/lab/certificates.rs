@@ -164,7 +164,10 @@ mod tests {
         let mut topology = small();
         let spec = topology.groups[0].instances[0].clone();
         let now_s = 1_800_000_000;
-        let first = Authority::of(&keep, now_s).unwrap().node(&topology, &spec).unwrap();
+        let first = Authority::of(&keep, now_s)
+            .unwrap()
+            .node(&topology, &spec)
+            .unwrap();
         let again = Authority::of(&keep, now_s + 300 * DAY_S).unwrap();
         assert_eq!(again.node(&topology, &spec).unwrap().cert, first.cert);
         let late = Authority::of(&keep, now_s + 340 * DAY_S).unwrap();
@@ -174,7 +177,10 @@ mod tests {
         assert_ne!(late.node(&topology, &spec).unwrap().cert, renewed.cert);
         // A new authority signs everything anew.
         std::fs::remove_file(keep.path("ca.toml")).unwrap();
-        let other = Authority::of(&keep, now_s).unwrap().node(&topology, &spec).unwrap();
+        let other = Authority::of(&keep, now_s)
+            .unwrap()
+            .node(&topology, &spec)
+            .unwrap();
         assert_ne!(other.ca, first.ca);
         assert_eq!(std::fs::read_to_string(ca_file(&keep)).unwrap(), other.ca);
         std::fs::remove_dir_all(&folder).unwrap();

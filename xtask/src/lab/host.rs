@@ -64,14 +64,19 @@ pub async fn incus(keep: &Keep, lab: &LabSpec, tale: &Tale) -> anyhow::Result<In
         let command = Command::new("systemctl").args(["start", "incus.service"]);
         command.run(START_LIMIT).await?;
     } else if let Some(pid) = running_incusd()? {
-        tale.say(&format!("incusd runs already (process {pid}): waiting for its answer"));
+        tale.say(&format!(
+            "incusd runs already (process {pid}): waiting for its answer"
+        ));
     } else {
         start_incusd(keep, lab, tale).await?;
     }
     let began = tale.seconds();
     wait_for_answer(keep, &incus).await?;
     note_started(keep, &incus).await?;
-    tale.say(&format!("Incus answers after {:.1} s", tale.seconds() - began));
+    tale.say(&format!(
+        "Incus answers after {:.1} s",
+        tale.seconds() - began
+    ));
     Ok(incus)
 }
 
@@ -81,11 +86,17 @@ async fn start_incusd(keep: &Keep, lab: &LabSpec, tale: &Tale) -> anyhow::Result
     };
     // A daemon that was killed leaves the bridge's name server behind, which then holds its address.
     for pid in processes(|args| is_dnsmasq_of(args, lab.bridge.as_str()))? {
-        tale.say(&format!("ending a dnsmasq left over on {} (process {pid})", lab.bridge));
+        tale.say(&format!(
+            "ending a dnsmasq left over on {} (process {pid})",
+            lab.bridge
+        ));
         end(pid, SHORT).await?;
     }
     let path = keep.path("incusd.log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path);
     let log = log.with_context(|| format!("opening {}", path.display()))?;
     tale.say(&format!(
         "starting incusd (systemd does not run here); its log is {}",
@@ -128,7 +139,9 @@ async fn note_started(keep: &Keep, incus: &Incus) -> anyhow::Result<()> {
         return Ok(());
     }
     let server = incus.get_value("/1.0").await?;
-    let pid = server.pointer("/environment/server_pid").and_then(serde_json::Value::as_u64);
+    let pid = server
+        .pointer("/environment/server_pid")
+        .and_then(serde_json::Value::as_u64);
     let pid = u32::try_from(pid.unwrap_or(0)).unwrap_or(0);
     let start_ticks = start_ticks(pid).context("the daemon's process id is no process here")?;
     let boot_id = boot_id()?;
@@ -169,7 +182,9 @@ pub async fn stop_incus(keep: &Keep, incus: &Incus, tale: &Tale) -> anyhow::Resu
             boot_id: boot,
         } => {
             if boot == boot_id()? && start_ticks(pid) == Some(ticks) {
-                tale.say(&format!("stopping incusd (process {pid}), which the lab started"));
+                tale.say(&format!(
+                    "stopping incusd (process {pid}), which the lab started"
+                ));
                 end(pid, Duration::from_secs(60)).await?;
             }
         }
@@ -230,8 +245,11 @@ pub fn restore_inotify(notes: &Notes, tale: &Tale) -> anyhow::Result<()> {
     }
     let now = read_number(INOTIFY)?;
     if now == INOTIFY_WANTED {
-        std::fs::write(INOTIFY, before.to_string()).with_context(|| format!("writing {INOTIFY}"))?;
-        tale.say(&format!("put fs.inotify.max_user_instances back to {before}"));
+        std::fs::write(INOTIFY, before.to_string())
+            .with_context(|| format!("writing {INOTIFY}"))?;
+        tale.say(&format!(
+            "put fs.inotify.max_user_instances back to {before}"
+        ));
     } else {
         tale.say(&format!(
             "fs.inotify.max_user_instances is {now}, not the lab's {INOTIFY_WANTED}: left as it is"
@@ -242,7 +260,9 @@ pub fn restore_inotify(notes: &Notes, tale: &Tale) -> anyhow::Result<()> {
 
 fn read_number(path: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
+    text.trim()
+        .parse()
+        .with_context(|| format!("{path} holds {text:?}"))
 }
 
 /// Adds the blackhole route, so that a packet to a lab address that is not there goes nowhere.
@@ -256,13 +276,26 @@ pub async fn add_route(keep: &Keep, subnet: Subnet, tale: &Tale) -> anyhow::Resu
     let ip = packages::tool("ip")?;
     let list = Command::new(&ip).args(["-4", "route", "show", "type", "blackhole"]);
     let there = list.run(SHORT).await?.stdout;
-    if there.lines().any(|l| l.split_whitespace().any(|w| w == route)) {
+    if there
+        .lines()
+        .any(|l| l.split_whitespace().any(|w| w == route))
+    {
         return Ok(());
     }
     keep.note(|n| n.route = Some(route.clone()))?;
-    let add = ["-4", "route", "replace", "blackhole", &route, "metric", ROUTE_METRIC];
+    let add = [
+        "-4",
+        "route",
+        "replace",
+        "blackhole",
+        &route,
+        "metric",
+        ROUTE_METRIC,
+    ];
     Command::new(&ip).args(add).run(SHORT).await?;
-    tale.say(&format!("added a blackhole route for {route}: no packet of the lab leaves this host"));
+    tale.say(&format!(
+        "added a blackhole route for {route}: no packet of the lab leaves this host"
+    ));
     Ok(())
 }
 
@@ -275,9 +308,23 @@ pub async fn remove_route(notes: &Notes, tale: &Tale) -> anyhow::Result<()> {
         return Ok(());
     };
     let ip = packages::tool("ip")?;
-    let del = ["-4", "route", "del", "blackhole", route, "metric", ROUTE_METRIC];
+    let del = [
+        "-4",
+        "route",
+        "del",
+        "blackhole",
+        route,
+        "metric",
+        ROUTE_METRIC,
+    ];
     // It may be gone after a reboot; that is what is wanted.
-    if Command::new(ip).args(del).output(SHORT).await?.status.success() {
+    if Command::new(ip)
+        .args(del)
+        .output(SHORT)
+        .await?
+        .status
+        .success()
+    {
         tale.say(&format!("removed the blackhole route for {route}"));
     }
     Ok(())
@@ -360,7 +407,10 @@ async fn end(pid: u32, limit: Duration) -> anyhow::Result<()> {
     let clock = Clock::start();
     while started.is_some() && start_ticks(pid) == started {
         if clock.at().seconds() > limit.as_secs_f64() {
-            bail!("process {pid} still runs {} s after SIGTERM", limit.as_secs());
+            bail!(
+                "process {pid} still runs {} s after SIGTERM",
+                limit.as_secs()
+            );
         }
         clock::sleep(POLL).await;
     }
@@ -396,9 +446,18 @@ mod tests {
 
     #[test]
     fn the_daemon_is_told_from_its_helpers_and_its_dnsmasq_from_others() {
-        assert!(is_incusd(&["/usr/libexec/incus/incusd", "--group", "incus-admin"]));
+        assert!(is_incusd(&[
+            "/usr/libexec/incus/incusd",
+            "--group",
+            "incus-admin"
+        ]));
         assert!(is_incusd(&["incusd"]));
-        assert!(!is_incusd(&["/usr/libexec/incus/incusd", "forkfile", "--", "3"]));
+        assert!(!is_incusd(&[
+            "/usr/libexec/incus/incusd",
+            "forkfile",
+            "--",
+            "3"
+        ]));
         assert!(!is_incusd(&["vi", "/usr/libexec/incus/incusd"]));
         let dnsmasq = ["dnsmasq", "--keep-in-foreground", "--interface=vezabr0"];
         assert!(is_dnsmasq_of(&dnsmasq, "vezabr0"));

@@ -37,7 +37,8 @@ const SHORT: Duration = Duration::from_secs(120);
 pub fn cache(lookup: impl Fn(&str) -> Option<std::ffi::OsString>) -> anyhow::Result<PathBuf> {
     let set = |name: &str| lookup(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let base = base.context("neither XDG_CACHE_HOME nor HOME is set: where should the cache be?")?;
+    let base =
+        base.context("neither XDG_CACHE_HOME nor HOME is set: where should the cache be?")?;
     Ok(base.join("veza"))
 }
 
@@ -67,7 +68,18 @@ impl Image {
         let packages: Vec<&str> = self.packages.iter().map(String::as_str).collect();
         let packages = packages.join(" ");
         let base = Image::base_hash();
-        short_digest([&base, "\0", &packages, "\0", &self.gateway, "\0", &self.domain].map(str::as_bytes))
+        short_digest(
+            [
+                &base,
+                "\0",
+                &packages,
+                "\0",
+                &self.gateway,
+                "\0",
+                &self.domain,
+            ]
+            .map(str::as_bytes),
+        )
     }
 
     /// The image's name in Incus.
@@ -88,7 +100,10 @@ impl Image {
         let cache = cache(|name| std::env::var_os(name))?;
         let folder = cache.join(self.hash());
         if folder.is_dir() {
-            tale.say(&format!("the base image is in the cache: {}", folder.display()));
+            tale.say(&format!(
+                "the base image is in the cache: {}",
+                folder.display()
+            ));
         } else {
             self.build(&cache, &folder, tale).await?;
         }
@@ -99,7 +114,13 @@ impl Image {
     async fn import(&self, incus: &Incus, folder: &Path, alias: &str) -> anyhow::Result<()> {
         let client = Command::new(packages::tool("incus")?)
             .args(["--project", incus.project(), "image", "import", "--quiet"])
-            .args(["metadata.tar", "rootfs.squashfs", "local:", "--alias", alias])
+            .args([
+                "metadata.tar",
+                "rootfs.squashfs",
+                "local:",
+                "--alias",
+                alias,
+            ])
             .folder(folder)
             .env("INCUS_SOCKET", incus.socket())
             .env_remove("INCUS_REMOTE");
@@ -114,10 +135,15 @@ impl Image {
         let base = cache.join(format!("base-{}.squashfs", Image::base_hash()));
         if base.exists() {
             let unpack = unpack(&base, &work);
-            tale.during("base image: unpacking the bare Debian from the cache", unpack).await?;
+            tale.during(
+                "base image: unpacking the bare Debian from the cache",
+                unpack,
+            )
+            .await?;
         } else {
             let what = format!("base image: debootstrap {SUITE} from {mirror}");
-            tale.during(&what, debootstrap(&mirror, &work, &base)).await?;
+            tale.during(&what, debootstrap(&mirror, &work, &base))
+                .await?;
         }
         let what = format!("base image: installing {} packages", self.packages.len());
         tale.during(&what, self.install(&work)).await?;
@@ -143,7 +169,13 @@ impl Image {
         std::fs::copy("/etc/resolv.conf", &resolv).context("copying /etc/resolv.conf")?;
         let before = enabled_units(&root)?;
         if !self.packages.is_empty() {
-            let args = ["apt-get", "-q", "install", "--yes", "--no-install-recommends"];
+            let args = [
+                "apt-get",
+                "-q",
+                "install",
+                "--yes",
+                "--no-install-recommends",
+            ];
             let packages = self.packages.iter().map(String::as_str);
             chroot(work, args.into_iter().chain(packages)).await?;
         }
@@ -157,11 +189,27 @@ impl Image {
     }
 
     async fn configure(&self, work: &Work, root: &Path) -> anyhow::Result<()> {
-        let mask = ["systemctl", "--quiet", "mask", "systemd-modules-load.service", "console-getty.service"];
+        let mask = [
+            "systemctl",
+            "--quiet",
+            "mask",
+            "systemd-modules-load.service",
+            "console-getty.service",
+        ];
         chroot(work, mask).await?;
-        let timers = ["systemctl", "--quiet", "disable", "apt-daily.timer", "apt-daily-upgrade.timer"];
+        let timers = [
+            "systemctl",
+            "--quiet",
+            "disable",
+            "apt-daily.timer",
+            "apt-daily-upgrade.timer",
+        ];
         chroot(work, timers).await?;
-        chroot(work, ["systemctl", "--quiet", "enable", "systemd-networkd.service"]).await?;
+        chroot(
+            work,
+            ["systemctl", "--quiet", "enable", "systemd-networkd.service"],
+        )
+        .await?;
         let write = |name: &str, text: &str| {
             let path = root.join(name);
             // It may be a link to somewhere that is this host's.
@@ -199,7 +247,12 @@ impl Image {
         });
         std::fs::write(work.0.join("metadata.yaml"), metadata.to_string())?;
         let tar = Command::new("tar")
-            .args(["--create", "--file=metadata.tar", "metadata.yaml", "templates"])
+            .args([
+                "--create",
+                "--file=metadata.tar",
+                "metadata.yaml",
+                "templates",
+            ])
             .folder(&work.0);
         tar.run(SHORT).await?;
         std::fs::remove_dir_all(templates)?;
@@ -218,8 +271,7 @@ impl Work {
             std::fs::remove_dir_all(&work.0)
                 .with_context(|| format!("removing {}", work.0.display()))?;
         }
-        std::fs::create_dir_all(&work.0)
-            .with_context(|| format!("making {}", work.0.display()))?;
+        std::fs::create_dir_all(&work.0).with_context(|| format!("making {}", work.0.display()))?;
         Ok(work)
     }
 
@@ -253,7 +305,9 @@ fn mirror(tale: &Tale) -> anyhow::Result<String> {
     if let Some(mirror) = packages::debian_mirror()? {
         return Ok(mirror);
     }
-    tale.say(&format!("this host has no mirror of Debian: taking {DEBIAN}"));
+    tale.say(&format!(
+        "this host has no mirror of Debian: taking {DEBIAN}"
+    ));
     Ok(DEBIAN.to_owned())
 }
 
@@ -264,7 +318,10 @@ async fn with_proxy(command: Command) -> anyhow::Result<Command> {
         Ok(_) => ask.run(SHORT).await?.stdout,
         Err(_) => String::new(),
     };
-    let proxy = said.trim().strip_prefix("PROXY='").and_then(|p| p.strip_suffix('\''));
+    let proxy = said
+        .trim()
+        .strip_prefix("PROXY='")
+        .and_then(|p| p.strip_suffix('\''));
     Ok(match proxy {
         Some(proxy) if !proxy.is_empty() => command.env("http_proxy", proxy),
         _ => command,
@@ -323,9 +380,13 @@ async fn chroot<A: AsRef<OsStr>>(
 fn enabled_units(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     let folder = root.join("etc/systemd/system");
     let mut links = BTreeSet::new();
-    for entry in std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?
+    {
         let path = entry?.path();
-        let wants = path.extension().is_some_and(|e| e == "wants" || e == "requires");
+        let wants = path
+            .extension()
+            .is_some_and(|e| e == "wants" || e == "requires");
         if wants && path.is_dir() {
             for link in std::fs::read_dir(&path)? {
                 links.insert(link?.path());
@@ -337,7 +398,8 @@ fn enabled_units(root: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
 
 fn remove_content(folder: &Path) -> anyhow::Result<()> {
     if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("emptying {}", folder.display()))?;
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("emptying {}", folder.display()))?;
         std::fs::create_dir(folder)?;
     }
     Ok(())
@@ -359,9 +421,14 @@ pub async fn remove_older(incus: &Incus, image: &Image, tale: &Tale) -> anyhow::
         let Some(fingerprint) = fingerprint.filter(|_| !names.contains(&alias.as_str())) else {
             continue;
         };
-        tale.say(&format!("removing an older base image ({})", names.join(", ")));
+        tale.say(&format!(
+            "removing an older base image ({})",
+            names.join(", ")
+        ));
         let path = format!("/1.0/images/{fingerprint}");
-        incus.change(Request::new(Method::DELETE, path), SHORT).await?;
+        incus
+            .change(Request::new(Method::DELETE, path), SHORT)
+            .await?;
     }
     Ok(())
 }
@@ -372,7 +439,11 @@ pub async fn remove_older(incus: &Incus, image: &Image, tale: &Tale) -> anyhow::
 /// When the system refuses.
 pub fn remove_cache(tale: &Tale) -> anyhow::Result<()> {
     let cache = cache(|name| std::env::var_os(name))?;
-    ensure!(cache.ends_with("veza"), "{} is no cache of ours", cache.display());
+    ensure!(
+        cache.ends_with("veza"),
+        "{} is no cache of ours",
+        cache.display()
+    );
     if cache.exists() {
         std::fs::remove_dir_all(&cache).with_context(|| format!("removing {}", cache.display()))?;
         tale.say(&format!("removed the cache {}", cache.display()));
@@ -400,9 +471,17 @@ mod tests {
     #[test]
     fn the_cache_is_where_such_things_belong() {
         let env = |pairs: &'static [(&str, &str)]| {
-            move |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into())
+            move |name: &str| {
+                pairs
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| v.into())
+            }
         };
-        assert_eq!(cache(env(&[("XDG_CACHE_HOME", "/x")])).unwrap(), Path::new("/x/veza"));
+        assert_eq!(
+            cache(env(&[("XDG_CACHE_HOME", "/x")])).unwrap(),
+            Path::new("/x/veza")
+        );
         assert_eq!(
             cache(env(&[("XDG_CACHE_HOME", ""), ("HOME", "/h")])).unwrap(),
             Path::new("/h/.cache/veza")

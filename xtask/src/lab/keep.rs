@@ -89,7 +89,10 @@ impl Keep {
     pub fn lock(&self, doing: &str) -> anyhow::Result<File> {
         let path = self.path(LOCK);
         // Folders are open to all, the files in them are not: a certificate is read by anyone.
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.0)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.0)?;
         for _ in 0..5 {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -119,7 +122,10 @@ impl Keep {
                 write!(file, "process {}: {doing}", std::process::id())?;
                 return Ok(file);
             }
-            DirBuilder::new().recursive(true).mode(0o755).create(&self.0)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&self.0)?;
         }
         bail!("{} is removed again and again", path.display())
     }
@@ -201,10 +207,17 @@ impl Keep {
     }
 }
 
-/// Under a temporary name, synced, renamed: a reader or a crash sees the old text or the new one.
-fn write_whole(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+/// Writes a file under a temporary name, synced, then renamed: a reader or a crash sees the old text
+/// or the new one.
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_whole(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)?;
     let temporary = path.with_extension("new");
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
@@ -225,7 +238,9 @@ fn random(length: usize) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut bytes = [0; 64];
     while text.len() < length {
-        source.read_exact(&mut bytes).context("reading /dev/urandom")?;
+        source
+            .read_exact(&mut bytes)
+            .context("reading /dev/urandom")?;
         // 248 is the largest multiple of 62 in a byte: beyond it some letters would come more often.
         let fair = bytes.iter().filter(|b| **b < 248);
         let letters = fair.filter_map(|b| LETTERS.get(usize::from(b % 62)));
@@ -280,7 +295,10 @@ mod tests {
         keep.note(|n| n.incusd = Some(started.clone())).unwrap();
         keep.note(|n| n.inotify_before = Some(128)).unwrap();
         let notes = keep.notes().unwrap();
-        assert_eq!((notes.incusd, notes.inotify_before), (Some(started), Some(128)));
+        assert_eq!(
+            (notes.incusd, notes.inotify_before),
+            (Some(started), Some(128))
+        );
         std::fs::write(keep.path(NOTES), "nonsense").unwrap();
         assert!(keep.notes().is_err());
         std::fs::remove_dir_all(keep.folder()).unwrap();

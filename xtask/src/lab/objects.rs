@@ -128,7 +128,10 @@ async fn pool(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow
     let path = format!("/1.0/storage-pools/{}", lab.pool);
     if let Some(found) = find(incus, &path).await? {
         ensure_ours(&found, "storage pool", lab.pool.as_str())?;
-        let status = found.get("status").and_then(Value::as_str).unwrap_or_default();
+        let status = found
+            .get("status")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if status == "Created" {
             return Ok(());
         }
@@ -137,10 +140,18 @@ async fn pool(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyhow
             "Incus says that its storage pool {} is unavailable; its log tells why",
             lab.pool
         );
-        tale.say(&format!("removing the storage pool {}, which is {status}", lab.pool));
-        incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+        tale.say(&format!(
+            "removing the storage pool {}, which is {status}",
+            lab.pool
+        ));
+        incus
+            .change(Request::new(Method::DELETE, path), LIMIT)
+            .await?;
     }
-    tale.say(&format!("making the storage pool {} ({}, btrfs)", lab.pool, lab.pool_size));
+    tale.say(&format!(
+        "making the storage pool {} ({}, btrfs)",
+        lab.pool, lab.pool_size
+    ));
     let body = json!({
         "name": lab.pool.as_str(),
         "driver": "btrfs",
@@ -195,7 +206,9 @@ async fn bridge(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyh
         incus.change(request, LIMIT).await?;
     }
     if !host::has_interface(name) {
-        tale.say(&format!("the interface {name} is gone: setting the bridge up again"));
+        tale.say(&format!(
+            "the interface {name} is gone: setting the bridge up again"
+        ));
         host::revive_bridge(incus, name).await?;
     }
     Ok(())
@@ -230,7 +243,9 @@ pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result
         wait_for_operations(incus, tale).await?;
         empty_project(incus, lab, tale).await?;
         let path = format!("/1.0/projects/{}", lab.project);
-        incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+        incus
+            .change(Request::new(Method::DELETE, path), LIMIT)
+            .await?;
         tale.say(&format!("removed the project {}", lab.project));
     }
     // The project of these requests is gone; networks and pools belong to the default one.
@@ -241,7 +256,9 @@ pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result
     ] {
         let found = find(&default, &path).await?;
         if found.is_some_and(|o| config(&o, LAB_KEY).is_some()) {
-            default.change(Request::new(Method::DELETE, &path), LIMIT).await?;
+            default
+                .change(Request::new(Method::DELETE, &path), LIMIT)
+                .await?;
             tale.say(&format!("removed the {what}"));
         }
     }
@@ -250,7 +267,9 @@ pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result
 
 async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result<()> {
     let instances = incus.instances().await?;
-    let deleted = instances.iter().map(|i| delete_instance(incus, i.name.as_str()));
+    let deleted = instances
+        .iter()
+        .map(|i| delete_instance(incus, i.name.as_str()));
     futures_util::future::try_join_all(deleted).await?;
     if !instances.is_empty() {
         tale.say(&format!("removed {} instances", instances.len()));
@@ -261,9 +280,16 @@ async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Res
         let Some(urls) = find(incus, list).await? else {
             continue;
         };
-        for url in urls.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for url in urls
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             let path = url.split('?').next().unwrap_or(url);
-            incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+            incus
+                .change(Request::new(Method::DELETE, path), LIMIT)
+                .await?;
             tale.say(&format!("removed {path}"));
         }
     }
@@ -280,6 +306,8 @@ pub async fn delete_instance(incus: &Incus, name: &str) -> anyhow::Result<()> {
     let state = Request::new(Method::PUT, format!("{path}/state")).body(&stop);
     // It may be stopped already; whether it is shows in what follows.
     let _ = incus.change(state, LIMIT).await;
-    incus.change(Request::new(Method::DELETE, path), LIMIT).await?;
+    incus
+        .change(Request::new(Method::DELETE, path), LIMIT)
+        .await?;
     Ok(())
 }

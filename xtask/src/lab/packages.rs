@@ -194,7 +194,9 @@ async fn policy() -> anyhow::Result<String> {
 
 async fn has_candidate() -> anyhow::Result<bool> {
     let policy = policy().await?;
-    let candidate = policy.lines().find_map(|l| l.trim().strip_prefix("Candidate:"));
+    let candidate = policy
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("Candidate:"));
     Ok(candidate.is_some_and(|c| !c.contains("(none)")))
 }
 
@@ -260,9 +262,8 @@ fn all_sources(folder: &Path) -> anyhow::Result<Vec<Source>> {
     }
     let mut sources = Vec::new();
     for file in files.iter().filter(|f| f.exists()) {
-        let read = || {
-            std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
-        };
+        let read =
+            || std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()));
         match file.extension().and_then(|e| e.to_str()) {
             Some("list") => sources.extend(one_line_sources(&read()?)),
             Some("sources") => sources.extend(deb822_sources(&read()?)),
@@ -370,7 +371,10 @@ mod tests {
         assert_eq!(source.uri, "http://a/debian");
         assert!(source.has_suite("bookworm-updates"));
         let written = source.with_only_suite("bookworm-backports");
-        assert!(written.ends_with("Signed-By:\n -----BEGIN\n .\n AAA\n"), "{written}");
+        assert!(
+            written.ends_with("Signed-By:\n -----BEGIN\n .\n AAA\n"),
+            "{written}"
+        );
         // What is written is read back as the same mirror.
         let again = deb822_sources(&written);
         assert_eq!(again[0].uri, source.uri);

@@ -115,21 +115,29 @@ impl Wanted<'_> {
     pub fn role_stamp(&self) -> String {
         let mut packages = self.role.packages.clone();
         packages.sort();
-        format!("{} {}", self.spec.role, short_digest([packages.join(" ").as_bytes()]))
+        format!(
+            "{} {}",
+            self.spec.role,
+            short_digest([packages.join(" ").as_bytes()])
+        )
     }
 
     /// The digests of its files as they are noted in the instance.
     pub fn file_stamp(&self) -> String {
-        let digests: BTreeMap<&str, String> =
-            self.files.iter().map(|f| (f.path.as_str(), f.digest())).collect();
+        let digests: BTreeMap<&str, String> = self
+            .files
+            .iter()
+            .map(|f| (f.path.as_str(), f.digest()))
+            .collect();
         json!(digests).to_string()
     }
 
     /// The config keys that follow from the topology.
     pub fn config(&self) -> BTreeMap<String, String> {
         let limits = self.spec.limits.iter();
-        let mut config: BTreeMap<String, String> =
-            limits.map(|(k, v)| (format!("limits.{k}"), v.clone())).collect();
+        let mut config: BTreeMap<String, String> = limits
+            .map(|(k, v)| (format!("limits.{k}"), v.clone()))
+            .collect();
         config.insert(GROUP_KEY.to_owned(), self.group.to_owned());
         config
     }
@@ -282,9 +290,15 @@ mod tests {
             config: wanted.config(),
             ..Found::default()
         };
-        found.config.insert(FILES_KEY.to_owned(), wanted.file_stamp());
-        found.config.insert(ROLE_KEY.to_owned(), wanted.role_stamp());
-        found.devices.insert("eth0".to_owned(), wanted.nic(&topology.lab));
+        found
+            .config
+            .insert(FILES_KEY.to_owned(), wanted.file_stamp());
+        found
+            .config
+            .insert(ROLE_KEY.to_owned(), wanted.role_stamp());
+        found
+            .devices
+            .insert("eth0".to_owned(), wanted.nic(&topology.lab));
         want(&mut wanted);
         find(&mut found);
         plan(Some(&found), &wanted, &topology.lab)
@@ -307,7 +321,10 @@ mod tests {
         let changed = |index: usize| planned(|w| w.files[index].text.push('!'), |_| {});
         assert_eq!(kept(changed(0)), Changes::default());
         let reload = kept(changed(1));
-        assert_eq!((reload.write, reload.action), (vec!["/reload".to_owned()], Some(Change::Reload)));
+        assert_eq!(
+            (reload.write, reload.action),
+            (vec!["/reload".to_owned()], Some(Change::Reload))
+        );
         assert_eq!(kept(changed(2)).action, Some(Change::Restart));
         assert!(matches!(changed(3), Plan::Remake(why) if why.contains("/recreate")));
         let both = kept(planned(
@@ -319,29 +336,50 @@ mod tests {
 
     #[test]
     fn a_file_that_came_is_written_and_one_that_went_is_removed() {
-        let came = kept(planned(|w| w.files.push(file("/new", Change::Reload, "")), |_| {}));
+        let came = kept(planned(
+            |w| w.files.push(file("/new", Change::Reload, "")),
+            |_| {},
+        ));
         assert_eq!(came.write, ["/new"]);
         let went = kept(planned(|w| drop(w.files.remove(1)), |_| {}));
-        assert_eq!((went.remove, went.action), (vec!["/reload".to_owned()], Some(Change::Restart)));
+        assert_eq!(
+            (went.remove, went.action),
+            (vec!["/reload".to_owned()], Some(Change::Restart))
+        );
     }
 
     #[test]
     fn what_was_never_finished_or_has_another_role_is_made_anew() {
         let unfinished = planned(|_| {}, |f| drop(f.config.remove(FILES_KEY)));
         assert!(matches!(unfinished, Plan::Remake(_)));
-        let garbled = planned(|_| {}, |f| drop(f.config.insert(FILES_KEY.to_owned(), "{".to_owned())));
+        let garbled = planned(
+            |_| {},
+            |f| drop(f.config.insert(FILES_KEY.to_owned(), "{".to_owned())),
+        );
         assert!(matches!(garbled, Plan::Remake(_)));
-        let other = planned(|_| {}, |f| drop(f.config.insert(ROLE_KEY.to_owned(), "q".to_owned())));
+        let other = planned(
+            |_| {},
+            |f| drop(f.config.insert(ROLE_KEY.to_owned(), "q".to_owned())),
+        );
         assert!(matches!(other, Plan::Remake(_)));
     }
 
     #[test]
     fn limits_and_network_device_are_put_right() {
-        let dropped = planned(|_| {}, |f| drop(f.config.insert("limits.cpu".to_owned(), "1".to_owned())));
+        let dropped = planned(
+            |_| {},
+            |f| drop(f.config.insert("limits.cpu".to_owned(), "1".to_owned())),
+        );
         assert_eq!(json!(kept(dropped).config), json!({ "limits.cpu": "" }));
         let other = planned(|_| {}, |f| drop(f.config.remove("limits.memory")));
-        assert_eq!(json!(kept(other).config), json!({ "limits.memory": "512MiB" }));
-        let masked = planned(|_| {}, |f| drop(f.devices.insert("eth0".to_owned(), BTreeMap::new())));
+        assert_eq!(
+            json!(kept(other).config),
+            json!({ "limits.memory": "512MiB" })
+        );
+        let masked = planned(
+            |_| {},
+            |f| drop(f.devices.insert("eth0".to_owned(), BTreeMap::new())),
+        );
         assert!(kept(masked).nic);
     }
 
@@ -355,7 +393,10 @@ mod tests {
         .unwrap();
         assert!(found.is_running() && found.has_address(Ipv4Addr::new(198, 18, 0, 11)));
         assert!(!found.has_address(Ipv4Addr::new(198, 18, 0, 1)));
-        assert_eq!(found.snapshot("veza-healthy").unwrap().config[SNAPSHOT_KEY], "1");
+        assert_eq!(
+            found.snapshot("veza-healthy").unwrap().config[SNAPSHOT_KEY],
+            "1"
+        );
         assert!(found.snapshot("other").is_none());
     }
 }

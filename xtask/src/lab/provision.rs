@@ -54,7 +54,9 @@ pub async fn found(incus: &Incus) -> anyhow::Result<BTreeMap<String, Found>> {
 
 /// One instance.
 async fn find(incus: &Incus, name: &str) -> anyhow::Result<Found> {
-    Ok(incus.get(&format!("/1.0/instances/{name}?recursion=1")).await?)
+    Ok(incus
+        .get(&format!("/1.0/instances/{name}?recursion=1"))
+        .await?)
 }
 
 impl Site<'_> {
@@ -70,16 +72,24 @@ impl Site<'_> {
             let found = found.get(wanted.spec.name.as_str());
             plans.push((wanted, found, plan(found, wanted, self.lab)));
         }
-        let names: BTreeSet<String> = plans.iter().map(|(w, ..)| w.spec.name.to_string()).collect();
+        let names: BTreeSet<String> = plans
+            .iter()
+            .map(|(w, ..)| w.spec.name.to_string())
+            .collect();
         // Instances of groups that are not asked for now count as made: nobody makes them here.
-        let elsewhere: BTreeSet<String> =
-            found.keys().filter(|n| !names.contains(*n)).cloned().collect();
+        let elsewhere: BTreeSet<String> = found
+            .keys()
+            .filter(|n| !names.contains(*n))
+            .cloned()
+            .collect();
         let made = watch::Sender::new(elsewhere);
         let steps = plans.iter().map(|(wanted, found, plan)| async {
             let name = &wanted.spec.name;
             let step = self.bring_up(wanted, *found, plan, &made);
             let changed = step.await.with_context(|| format!("instance {name}"))?;
-            made.send_modify(|done| drop(done.insert(name.to_string())));
+            made.send_modify(|done| {
+                done.insert(name.to_string());
+            });
             anyhow::Ok(changed)
         });
         let changed = try_join_all(steps).await?;
@@ -89,7 +99,8 @@ impl Site<'_> {
             {
                 let was_running = found.is_some_and(Found::is_running);
                 let act = self.act(wanted, changes, was_running);
-                act.await.with_context(|| format!("instance {}", wanted.spec.name))?;
+                act.await
+                    .with_context(|| format!("instance {}", wanted.spec.name))?;
             }
         }
         Ok(changed.contains(&true))
@@ -120,7 +131,8 @@ impl Site<'_> {
             }
         };
         self.run(wanted).await?;
-        let is_made = matches!(plan, Plan::Keep(_)) && found.is_some_and(|f| f.key(MADE_KEY).is_some());
+        let is_made =
+            matches!(plan, Plan::Keep(_)) && found.is_some_and(|f| f.key(MADE_KEY).is_some());
         if is_made {
             self.start_units(wanted).await?;
             return Ok(changed);
@@ -171,18 +183,21 @@ impl Site<'_> {
         }
         if !changes.config.is_empty() {
             let keys: Vec<&str> = changes.config.keys().map(String::as_str).collect();
-            self.tale.say(&format!("{name}: setting {}", keys.join(", ")));
+            self.tale
+                .say(&format!("{name}: setting {}", keys.join(", ")));
             self.set(name, changes.config.clone().into()).await?;
         }
         if changes.nic {
-            self.tale.say(&format!("{name}: setting the network device eth0"));
+            self.tale
+                .say(&format!("{name}: setting the network device eth0"));
             let body = json!({ "devices": { "eth0": wanted.nic(self.lab) } });
             let request = Request::new(Method::PATCH, path(name)).body(&body);
             self.incus.change(request, SHORT).await?;
         }
         if changes.has_files() {
             let count = changes.write.len() + changes.remove.len();
-            self.tale.say(&format!("{name}: {count} files differ: {}", list(changes)));
+            self.tale
+                .say(&format!("{name}: {count} files differ: {}", list(changes)));
             let differ = |f: &&Rendered| changes.write.contains(&f.path);
             let files: Vec<&Rendered> = wanted.files.iter().filter(differ).collect();
             self.write_files(name, &files).await?;
@@ -206,12 +221,18 @@ impl Site<'_> {
                 if self.address(wanted, ADDRESS_LIMIT / 3).await.is_ok() {
                     return Ok(());
                 }
-                self.tale.say(&format!("{name}: it runs without its address: restarting it"));
-                self.incus.set_state(name, StateChange::ForceStop, SHORT).await?;
+                self.tale.say(&format!(
+                    "{name}: it runs without its address: restarting it"
+                ));
+                self.incus
+                    .set_state(name, StateChange::ForceStop, SHORT)
+                    .await?;
             }
             "Frozen" => {
                 self.tale.say(&format!("{name}: unfreezing it"));
-                self.incus.set_state(name, StateChange::Unfreeze, SHORT).await?;
+                self.incus
+                    .set_state(name, StateChange::Unfreeze, SHORT)
+                    .await?;
                 return self.address(wanted, ADDRESS_LIMIT).await;
             }
             _ => {}
@@ -224,7 +245,10 @@ impl Site<'_> {
     async fn address(&self, wanted: &Wanted<'_>, limit: Duration) -> anyhow::Result<()> {
         let name = &wanted.spec.name;
         let wait = async {
-            while !find(self.incus, name.as_str()).await?.has_address(wanted.spec.address) {
+            while !find(self.incus, name.as_str())
+                .await?
+                .has_address(wanted.spec.address)
+            {
                 clock::sleep(POLL).await;
             }
             anyhow::Ok(())
@@ -243,21 +267,37 @@ impl Site<'_> {
 
     /// Runs a one-time step, unless it was done. Two at once, after a command that was killed, wait
     /// for each other.
-    async fn create(&self, wanted: &Wanted<'_>, create: &Create, made: &Made) -> anyhow::Result<()> {
+    async fn create(
+        &self,
+        wanted: &Wanted<'_>,
+        create: &Create,
+        made: &Made,
+    ) -> anyhow::Result<()> {
         let name = &wanted.spec.name;
         let mut made = made.subscribe();
         for other in &create.after {
             let wait = made.wait_for(|done| done.contains(other));
             let limit = Duration::from_secs(create.limit_s);
             let Ok(Ok(_)) = clock::within(limit, wait).await else {
-                bail!("it waits for {other}, which was not made within {} s", create.limit_s);
+                bail!(
+                    "it waits for {other}, which was not made within {} s",
+                    create.limit_s
+                );
             };
         }
         let script = r#"[ -e "$0" ] || exec "$@""#;
-        let mut argv = vec!["flock", "/run/veza-create", "sh", "-c", script, &create.creates];
+        let mut argv = vec![
+            "flock",
+            "/run/veza-create",
+            "sh",
+            "-c",
+            script,
+            &create.creates,
+        ];
         argv.extend(create.run.iter().map(String::as_str));
         let began = self.tale.seconds();
-        self.exec(name, &argv, Duration::from_secs(create.limit_s)).await?;
+        self.exec(name, &argv, Duration::from_secs(create.limit_s))
+            .await?;
         let (took, run) = (self.tale.seconds() - began, create.run.join(" "));
         self.tale.say(&format!("{name}: {run} ({took:.1} s)"));
         Ok(())
@@ -265,7 +305,10 @@ impl Site<'_> {
 
     async fn enable_units(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
         let units = wanted.role.units.iter().map(|u| u.name.as_str());
-        let argv: Vec<&str> = ["systemctl", "--quiet", "enable", "--now"].into_iter().chain(units).collect();
+        let argv: Vec<&str> = ["systemctl", "--quiet", "enable", "--now"]
+            .into_iter()
+            .chain(units)
+            .collect();
         if wanted.role.units.is_empty() {
             return Ok(());
         }
@@ -291,8 +334,12 @@ impl Site<'_> {
     ) -> anyhow::Result<()> {
         let name = &wanted.spec.name;
         let paths = changes.write.iter().chain(&changes.remove);
-        if paths.into_iter().any(|p| p.starts_with("/etc/systemd/system/")) {
-            self.exec(name, &["systemctl", "daemon-reload"], SHORT).await?;
+        if paths
+            .into_iter()
+            .any(|p| p.starts_with("/etc/systemd/system/"))
+        {
+            self.exec(name, &["systemctl", "daemon-reload"], SHORT)
+                .await?;
         }
         // Units of an instance that was just started have read the new files already, but a reload
         // may do more than that.
@@ -306,14 +353,25 @@ impl Site<'_> {
             let argv = own.as_deref().unwrap_or(&bare);
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             self.tale.say(&format!("{name}: {verb} of {}", unit.name));
-            self.exec_until(name, &argv, if was_running { Duration::ZERO } else { RELOAD_LIMIT })
-                .await?;
+            self.exec_until(
+                name,
+                &argv,
+                if was_running {
+                    Duration::ZERO
+                } else {
+                    RELOAD_LIMIT
+                },
+            )
+            .await?;
         }
         if restart && let Err(error) = ready::wait(self, wanted).await {
             // Another instance may be the reason; whether all are well is asked at the end.
-            self.tale.say(&format!("{name}: not ready after the restart, going on: {error:#}"));
+            self.tale.say(&format!(
+                "{name}: not ready after the restart, going on: {error:#}"
+            ));
         }
-        self.set(name, json!({ FILES_KEY: wanted.file_stamp() })).await
+        self.set(name, json!({ FILES_KEY: wanted.file_stamp() }))
+            .await
     }
 
     /// Runs a command again until it succeeds or the limit has passed.
@@ -335,14 +393,21 @@ impl Site<'_> {
     }
 
     /// Runs a command in an instance and demands success.
-    async fn exec(&self, name: &InstanceName, argv: &[&str], limit: Duration) -> anyhow::Result<()> {
+    async fn exec(
+        &self,
+        name: &InstanceName,
+        argv: &[&str],
+        limit: Duration,
+    ) -> anyhow::Result<()> {
         let done = self.incus.exec(name, argv, limit).await?;
         if done.code == 0 {
             return Ok(());
         }
         let said = format!("{}\n{}", done.stdout, done.stderr);
         let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
-        let tail = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
+        let tail = lines
+            .get(lines.len().saturating_sub(8)..)
+            .unwrap_or_default();
         let reason = match done.code {
             124 | 137 => format!("was not done within {:.0} s", limit.as_secs_f64()),
             code => format!("ended with {code}"),
@@ -370,7 +435,9 @@ impl Site<'_> {
             for folder in parents(&file.path) {
                 if folders.insert(folder.to_owned()) {
                     let how = (0, 0, 0o755);
-                    self.incus.write_file(name, folder, FileKind::Folder, how).await?;
+                    self.incus
+                        .write_file(name, folder, FileKind::Folder, how)
+                        .await?;
                 }
             }
             let how = (ids.user(&file.owner)?, ids.group(&file.group)?, file.mode);
@@ -405,9 +472,8 @@ pub async fn start(incus: &Incus, name: &InstanceName) -> anyhow::Result<()> {
         }
         tries += 1;
         if tries == 5 {
-            return Err(error).with_context(|| {
-                format!("starting it (see `incus info {name} --show-log`)")
-            });
+            return Err(error)
+                .with_context(|| format!("starting it (see `incus info {name} --show-log`)"));
         }
         clock::sleep(Duration::from_millis(500)).await;
     }
@@ -418,7 +484,12 @@ fn path(name: &InstanceName) -> String {
 }
 
 fn list(changes: &Changes) -> String {
-    let all: Vec<&str> = changes.write.iter().chain(&changes.remove).map(String::as_str).collect();
+    let all: Vec<&str> = changes
+        .write
+        .iter()
+        .chain(&changes.remove)
+        .map(String::as_str)
+        .collect();
     match all.as_slice() {
         [first, second, third, rest @ ..] if !rest.is_empty() => {
             format!("{first}, {second}, {third} and {} more", rest.len())
@@ -431,7 +502,14 @@ fn list(changes: &Changes) -> String {
 fn parents(path: &str) -> Vec<&str> {
     let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
     let folders = ends.filter_map(|at| path.get(..at));
-    let known = ["/etc", "/usr", "/usr/local", "/usr/local/lib", "/etc/systemd", "/etc/systemd/system"];
+    let known = [
+        "/etc",
+        "/usr",
+        "/usr/local",
+        "/usr/local/lib",
+        "/etc/systemd",
+        "/etc/systemd/system",
+    ];
     folders.filter(|f| !known.contains(f)).collect()
 }
 
@@ -483,14 +561,21 @@ mod tests {
 
     #[test]
     fn folders_that_a_file_needs_come_from_the_top() {
-        assert_eq!(parents("/etc/veza/tls/ca.crt"), ["/etc/veza", "/etc/veza/tls"]);
+        assert_eq!(
+            parents("/etc/veza/tls/ca.crt"),
+            ["/etc/veza", "/etc/veza/tls"]
+        );
         assert!(parents("/etc/hosts").is_empty());
         assert!(parents("/top").is_empty());
     }
 
     #[test]
     fn ids_are_read_from_passwd_and_group() {
-        let ids = parse_ids("root:x:0:0:root:/root:/bin/bash\npostgres:x:101:103::/:/bin/sh\nbroken\n");
-        assert_eq!((id(&ids, "postgres"), id(&ids, "broken")), (Some(101), None));
+        let ids =
+            parse_ids("root:x:0:0:root:/root:/bin/bash\npostgres:x:101:103::/:/bin/sh\nbroken\n");
+        assert_eq!(
+            (id(&ids, "postgres"), id(&ids, "broken")),
+            (Some(101), None)
+        );
     }
 }

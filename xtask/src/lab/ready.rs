@@ -34,7 +34,11 @@ pub async fn ask(incus: &Incus, wanted: &Wanted<'_>) -> Seen {
         let argv: Vec<&str> = ready.run.iter().map(String::as_str).collect();
         seen = match incus.exec(&wanted.spec.name, &argv, ASK_LIMIT).await {
             Ok(done) => {
-                let text = if done.stdout.trim().is_empty() { &done.stderr } else { &done.stdout };
+                let text = if done.stdout.trim().is_empty() {
+                    &done.stderr
+                } else {
+                    &done.stdout
+                };
                 let line = text.trim().lines().next_back().unwrap_or("it said nothing");
                 Seen {
                     ready: done.code == 0,
@@ -75,13 +79,18 @@ pub async fn wait(site: &Site<'_>, wanted: &Wanted<'_>) -> anyhow::Result<Seen> 
                  `incus --project {} exec {name} -- journalctl -n 50 {}`",
                 seen.line,
                 site.lab.project,
-                units.iter().map(|u| format!("-u {u}")).collect::<Vec<_>>().join(" ")
+                units
+                    .iter()
+                    .map(|u| format!("-u {u}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             );
         }
         if seen.line != last {
             site.tale.doing(&format!("{name}: {}", seen.line));
             if waited_s > 5.0 {
-                site.tale.say(&format!("{name}: not ready yet: {}", seen.line));
+                site.tale
+                    .say(&format!("{name}: not ready yet: {}", seen.line));
             }
             last = seen.line;
         }
@@ -96,7 +105,8 @@ pub async fn wait(site: &Site<'_>, wanted: &Wanted<'_>) -> anyhow::Result<Seen> 
 pub async fn wait_all(site: &Site<'_>, all: &[Wanted<'_>]) -> anyhow::Result<()> {
     let waits = all.iter().map(|wanted| async {
         let seen = wait(site, wanted).await?;
-        site.tale.say(&format!("{}: {}", wanted.spec.name, seen.line));
+        site.tale
+            .say(&format!("{}: {}", wanted.spec.name, seen.line));
         anyhow::Ok(())
     });
     try_join_all(waits).await?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -249,8 +249,8 @@ impl Role {
         };
         let values = context! {
             instance => instance_value(topology, "", spec),
-            vars => Value::from_serialize(self.vars(spec)?),
-            secrets => Value::from_serialize(secrets),
+            vars => Value::from(Serde(self.vars(spec)?)),
+            secrets => Value::from(Serde(secrets)),
             tls,
             ..shared_values(topology)
         };
@@ -283,8 +283,7 @@ impl Role {
         let mut own = BTreeMap::new();
         for name in &self.secrets {
             let value = all.get(name);
-            let value =
-                value.with_context(|| format!("role {}: no secret {name}", spec.role))?;
+            let value = value.with_context(|| format!("role {}: no secret {name}", spec.role))?;
             if lab.environment != LAB_ENVIRONMENT && value == PLACEHOLDER {
                 bail!(
                     "role {}: secret {name} is the placeholder {PLACEHOLDER}, which is refused in \
@@ -309,10 +308,10 @@ pub fn shared_values(topology: &Topology) -> Value {
     context! {
         lab => context! {
             project => lab.project.as_str(),
-            domain => lab.domain,
+            domain => lab.domain.as_str(),
             subnet => lab.subnet.to_string(),
             gateway => lab.gateway.to_string(),
-            environment => lab.environment,
+            environment => lab.environment.as_str(),
         },
         instances,
     }
@@ -321,7 +320,7 @@ pub fn shared_values(topology: &Topology) -> Value {
 fn instance_value(topology: &Topology, group: &str, spec: &InstanceSpec) -> Value {
     context! {
         name => spec.name.as_str(),
-        role => spec.role,
+        role => spec.role.as_str(),
         address => spec.address.to_string(),
         host => format!("{}.{}", spec.name, topology.lab.domain),
         group,
@@ -386,7 +385,10 @@ change = "reload"
     fn undefined_names_and_undeclared_secrets_are_errors_that_name_the_template() {
         for template in ["{{ nope }}", "{{ vars.nope }}", "{{ secrets.other }}"] {
             let error = format!("{:#}", render(template, "lab", "p").unwrap_err());
-            assert!(error.contains("t.j2") && error.contains("role r"), "{error}");
+            assert!(
+                error.contains("t.j2") && error.contains("role r"),
+                "{error}"
+            );
         }
     }
 
@@ -396,7 +398,10 @@ change = "reload"
         assert!(render("{{ secrets.password }}", "staging", "real").is_ok());
         // It is refused even where no template uses it.
         let error = render("", "staging", PLACEHOLDER).unwrap_err().to_string();
-        assert!(error.contains("password") && error.contains("staging"), "{error}");
+        assert!(
+            error.contains("password") && error.contains("staging"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -408,7 +413,9 @@ change = "reload"
         let error = role("").render(&topology, &spec, &BTreeMap::new(), &Tls::default());
         assert!(error.is_err());
         let secrets = BTreeMap::from([("password".to_owned(), String::new())]);
-        let error = role("").render(&topology, &spec, &secrets, &Tls::default()).unwrap_err();
+        let error = role("")
+            .render(&topology, &spec, &secrets, &Tls::default())
+            .unwrap_err();
         assert!(error.to_string().contains("no variable prot"), "{error}");
         topology.groups.clear();
     }
@@ -442,10 +449,22 @@ change = "reload"
             text: "x".to_owned(),
         };
         let others = [
-            Rendered { text: "y".to_owned(), ..file.clone() },
-            Rendered { mode: 0o600, ..file.clone() },
-            Rendered { owner: "app".to_owned(), ..file.clone() },
-            Rendered { group: "app".to_owned(), ..file.clone() },
+            Rendered {
+                text: "y".to_owned(),
+                ..file.clone()
+            },
+            Rendered {
+                mode: 0o600,
+                ..file.clone()
+            },
+            Rendered {
+                owner: "app".to_owned(),
+                ..file.clone()
+            },
+            Rendered {
+                group: "app".to_owned(),
+                ..file.clone()
+            },
         ];
         assert!(others.iter().all(|o| o.digest() != file.digest()));
         assert_eq!(file.clone().digest(), file.digest());

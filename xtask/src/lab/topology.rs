@@ -205,7 +205,7 @@ impl Topology {
                 "group {} has no instance",
                 group.name
             );
-            for (name, _) in &group.env {
+            for name in group.env.keys() {
                 let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
                 ensure!(good, "group {}: {name:?} is no variable name", group.name);
             }

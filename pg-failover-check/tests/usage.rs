@@ -1,0 +1,160 @@
+//! Garbage in each flag and variable is usage (64) and is named, before anything is asked of anyone.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the real binary is run, with an environment of its own"
+)]
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg-failover-check"));
+    // Nothing of the caller's environment, so that a lab's variables can't make a test pass.
+    command
+        .env_clear()
+        .env("VEZA_INCUS_PROJECT", "p")
+        .env("INCUS_SOCKET", "/nowhere/unix.socket");
+    command
+        .args(args)
+        .envs(env.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// Asserts usage, and that the message names `word`; returns it.
+fn usage(args: &[&str], env: &[(&str, &str)], word: &str) -> String {
+    let output = run(args, env);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
+    assert!(text.contains(word), "{args:?} {env:?}: {text}");
+    assert!(text.starts_with("USAGE bad-arguments; next: "), "{text}");
+    text
+}
+
+#[test]
+fn garbage_in_a_flag() {
+    for (flag, value) in [
+        ("--rto-target", "soon"),
+        ("--rto-target", "0"),
+        ("--rto-target", "-5"),
+        ("--rto-target", "NaN"),
+        ("--rto-target", "1e300"),
+        ("--redundancy-target", "never"),
+        ("--settle", ""),
+        ("--max-fault", "x"),
+        ("--warm-up", "inf"),
+        ("--spacing", "20ms"),
+        ("--limit", "0"),
+        ("--fault", "explode"),
+        ("--group", "one"),
+        ("--instance", "node-without-instance"),
+        ("--instance", "node=1bad"),
+        ("--monitor", "-x"),
+        ("--project", "../p"),
+        ("--format", "xml"),
+        ("--monitor-uri", "http://x"),
+        ("--formation-uri", "postgres://h/db?nonsense=1"),
+    ] {
+        usage(&[&format!("{flag}={value}")], &[], flag);
+    }
+    usage(&["--nonsense"], &[], "--nonsense");
+    usage(&["stray"], &[], "stray");
+}
+
+#[test]
+fn garbage_in_a_variable() {
+    for (variable, value, word) in [
+        ("VEZA_INCUS_PROJECT", "a/b", "--project"),
+        (
+            "PGAF_MONITOR_URI",
+            "postgres://h:port/db",
+            "PGAF_MONITOR_URI",
+        ),
+        ("PGAF_MONITOR_URI", "", "PGAF_MONITOR_URI"),
+        (
+            "PGAF_FORMATION_URI",
+            "postgres://h/db?sslmode=maybe",
+            "sslmode",
+        ),
+        ("PGAF_MONITOR", "a b", "--monitor"),
+        ("PGAF_GROUP", "x", "--group"),
+        ("PGAF_FAULT", "explode", "--fault"),
+        ("RTO_TARGET_SECONDS", "sixty", "--rto-target"),
+        ("REDUNDANCY_TARGET_SECONDS", "-1", "--redundancy-target"),
+        ("VEZA_SETTLE_SECONDS", "x", "--settle"),
+        ("VEZA_MAX_FAULT_SECONDS", "x", "--max-fault"),
+        ("VEZA_WARM_UP_SECONDS", "x", "--warm-up"),
+        ("VEZA_PROBE_SPACING_MS", "0", "--spacing"),
+        ("VEZA_PROBE_LIMIT_MS", "1.5", "--limit"),
+        ("PGAF_READ_ONLY", "perhaps", "--read-only"),
+        ("PGAF_ALLOW_INFEASIBLE", "perhaps", "--allow-infeasible"),
+        ("PGAF_SWITCH_BACK", "perhaps", "--switch-back"),
+        ("VEZA_FORMAT", "xml", "--format"),
+        ("VEZA_QUIET", "perhaps", "--quiet"),
+    ] {
+        usage(&[], &[(variable, value)], word);
+    }
+}
+
+#[test]
+fn no_project_is_usage_and_says_which_variable_names_it() {
+    usage(&[], &[("VEZA_INCUS_PROJECT", "")], "--project");
+}
+
+#[test]
+fn a_password_is_never_echoed() {
+    for flag in ["--monitor-uri", "--formation-uri"] {
+        let variable = if flag == "--monitor-uri" {
+            "PGAF_MONITOR_URI"
+        } else {
+            "PGAF_FORMATION_URI"
+        };
+        for uri in [
+            "postgres://u:hunter2@h/db",
+            "postgres://u:hunter2@h/db?nonsense=1",
+        ] {
+            let text = usage(&[flag, uri], &[], flag);
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let text = usage(
+            &[],
+            &[(variable, "postgres://u:hunter2@h/db?nonsense=1")],
+            "nonsense",
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+        let help = run(&["--help"], &[(variable, "postgres://u:hunter2@h/db")]);
+        assert!(!String::from_utf8(help.stdout).unwrap().contains("hunter2"));
+    }
+}
+
+#[test]
+fn no_incus_is_a_missing_tool_and_says_what_to_do() {
+    let output = run(&[], &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(
+        text.starts_with("MISSING-TOOL incus-not-usable; next: "),
+        "{text}"
+    );
+    assert!(
+        text.contains("/nowhere/unix.socket") && text.contains("INCUS_SOCKET"),
+        "{text}"
+    );
+}
+
+#[test]
+fn help_names_gates_defaults_variables_and_codes() {
+    let output = run(&["--help"], &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for word in [
+        "rto",
+        "redundancy",
+        "RTO_TARGET_SECONDS",
+        "60",
+        "120",
+        "Exit codes:",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
