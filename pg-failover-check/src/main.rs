@@ -43,7 +43,11 @@ async fn main() -> ExitCode {
         }
     };
     let story = Story::new(args.quiet);
-    let report = match Stop::listen() {
+    let opened = open_report(&args, &clock);
+    let report = match Stop::listen()
+        .map_err(no_signals)
+        .and_then(|stop| opened.map(|()| stop))
+    {
         Ok(stop) => {
             Run {
                 clock,
@@ -54,16 +58,7 @@ async fn main() -> ExitCode {
             .run()
             .await
         }
-        Err(error) => {
-            let reason = format!("installing signal handlers failed: {error}");
-            let judgement = Judgement::new(
-                Verdict::MissingTool,
-                "no-signal-handlers",
-                reason,
-                "run it again",
-            );
-            report::untouched(&clock, &args, judgement.into())
-        }
+        Err(why) => report::untouched(&clock, &args, why),
     };
     save(&args, &report, &story);
     story.end();
@@ -80,6 +75,35 @@ async fn main() -> ExitCode {
 /// A reader that went away is no reason to lose the exit code.
 fn tell(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn no_signals(error: std::io::Error) -> Untouched {
+    let reason = format!("installing signal handlers failed: {error}");
+    Judgement::new(
+        Verdict::MissingTool,
+        "no-signal-handlers",
+        reason,
+        "run it again",
+    )
+    .into()
+}
+
+/// Saves a report that says that the run has not ended, in case it never does; so a folder that can't
+/// be written to is told before anything is touched.
+fn open_report(args: &Args, clock: &Clock) -> Result<(), Untouched> {
+    let Some(folder) = &args.report else {
+        return Ok(());
+    };
+    let reason = "the run has not ended, or was killed; the fault may be in place";
+    let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, "incus list");
+    Report::new(report::CHECK, clock, &judgement)
+        .save(folder)
+        .map_err(|error| {
+            let reason = format!("--report: {error}");
+            let next = "correct the folder or its permissions";
+            Judgement::new(Verdict::MissingTool, "report-unwritable", reason, next).into()
+        })
 }
 
 fn save(args: &Args, report: &Report, story: &Story) {

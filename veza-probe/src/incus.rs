@@ -261,7 +261,15 @@ impl Incus {
             loop {
                 let path = format!("{operation}/wait");
                 let request = Request::new(Method::GET, path).query("timeout", "10");
-                let (mut envelope, _) = self.send(&request).await.map_err(|e| e.of(asked))?;
+                let answer = match self.send(&request).await {
+                    // Seen with Incus 6.0: when the slice is over first, the answer is an error of
+                    // the wait, not of the operation. Its state tells whether it goes on.
+                    Err(Error::Refused { code: 500, .. }) => {
+                        self.send(&Request::new(Method::GET, operation)).await
+                    }
+                    other => other,
+                };
+                let (mut envelope, _) = answer.map_err(|e| e.of(asked))?;
                 let state = envelope
                     .get_mut("metadata")
                     .map(Value::take)

@@ -15,7 +15,7 @@ use veza_probe::command::Command;
 use veza_probe::incus::{Incus, Method, Request};
 
 use super::objects;
-use super::packages;
+use super::packages::{self, Missing};
 use super::role::short_digest;
 use super::tale::Tale;
 use super::topology::LabSpec;
@@ -25,8 +25,8 @@ const SUITE: &str = "trixie";
 const INCLUDE: &str = "systemd,systemd-sysv,dbus,udev,iproute2,ca-certificates,curl";
 /// Raise it when the steps below change, so that images made by older ones are not used.
 const RECIPE: &str = "1";
-/// Used where the host gets no Debian from anywhere, and told then.
-const DEBIAN: &str = "https://deb.debian.org/debian";
+/// Names the mirror where the host gets no Debian from anywhere.
+const MIRROR_VARIABLE: &str = "VEZA_DEBIAN_MIRROR";
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
 const SHORT: Duration = Duration::from_secs(120);
 
@@ -131,7 +131,7 @@ impl Image {
     async fn build(&self, cache: &Path, folder: &Path, tale: &Tale) -> anyhow::Result<()> {
         std::fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
         let work = Work::new(cache, &self.hash())?;
-        let mirror = mirror(tale)?;
+        let mirror = mirror()?;
         let base = cache.join(format!("base-{}.squashfs", Image::base_hash()));
         if base.exists() {
             let unpack = unpack(&base, &work);
@@ -301,14 +301,17 @@ impl Work {
 }
 
 /// The mirror to take Debian from.
-fn mirror(tale: &Tale) -> anyhow::Result<String> {
-    if let Some(mirror) = packages::debian_mirror()? {
-        return Ok(mirror);
+fn mirror() -> anyhow::Result<String> {
+    let named = std::env::var(MIRROR_VARIABLE).ok();
+    if let Some(named) = named.filter(|m| !m.is_empty()) {
+        return Ok(named);
     }
-    tale.say(&format!(
-        "this host has no mirror of Debian: taking {DEBIAN}"
-    ));
-    Ok(DEBIAN.to_owned())
+    packages::debian_mirror()?.with_context(|| {
+        Missing(format!(
+            "the base image is Debian {SUITE}, and this host's apt sources name no mirror of Debian: \
+             name one in {MIRROR_VARIABLE}"
+        ))
+    })
 }
 
 /// The proxy that apt is set up with, for programs that only know the environment.
