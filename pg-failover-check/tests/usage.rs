@@ -164,6 +164,9 @@ fn a_report_folder_that_cannot_be_written_is_told_first() {
     let output = run(&["--report", "/proc/nowhere"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.starts_with("MISSING-TOOL report-unwritable; next: "), "{text}");
+    assert!(
+        text.starts_with("MISSING-TOOL report-unwritable; next: "),
+        "{text}"
+    );
     assert!(text.contains("/proc/nowhere"), "{text}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use crate::clock;
+use crate::clock::{self, Signal, Stop};
 
 /// One program to run. Built up, then [`Command::run`] or [`Command::output`].
 #[derive(Debug)]
@@ -188,6 +188,40 @@ impl Command {
         })
     }
 
+    /// Runs it with our own standard outputs and without a limit, for a program that must come to
+    /// its end by itself, as it may be healing what it broke: each signal that `stop` hears is
+    /// passed on to its process group (a further one as the first, which is what [`Stop`] keeps),
+    /// and it is never killed, not even when this future is dropped. With [`Command::log`], its
+    /// outputs go there.
+    ///
+    /// # Errors
+    /// [`Error::Start`] only.
+    pub async fn attended(self, mut stop: Stop) -> Result<ExitStatus, Error> {
+        let line = self.line();
+        let start = |source| Error::Start {
+            program: line.clone(),
+            source,
+        };
+        let logged = self.log.is_some();
+        let mut command = self.prepared(false).map_err(start)?;
+        if !logged {
+            command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        }
+        let mut child = command.spawn().map_err(start)?;
+        let group = child.id();
+        let signal = tokio::select! {
+            status = child.wait() => return status.map_err(start),
+            signal = stop.wait() => signal,
+        };
+        loop {
+            pass_on(signal, group);
+            tokio::select! {
+                status = child.wait() => return status.map_err(start),
+                () = stop.again() => {}
+            }
+        }
+    }
+
     /// Starts it in a session of its own and lets it outlive us (a daemon, its output to the log
     /// given by [`Command::log`]). Returns its process id.
     ///
@@ -239,6 +273,24 @@ async fn drain(pipe: Option<impl AsyncReadExt + Unpin>, into: &mut Vec<u8>) {
     }
 }
 
+/// Sends a signal to the process group that a child leads; the child is not reaped yet, so its
+/// number is still its own.
+fn pass_on(signal: Signal, group: Option<u32>) {
+    let number = match signal {
+        Signal::Hangup => rustix::process::Signal::HUP,
+        Signal::Interrupt => rustix::process::Signal::INT,
+        Signal::Terminate => rustix::process::Signal::TERM,
+    };
+    if let Some(group) = group_id(group) {
+        let _ = rustix::process::kill_process_group(group, number);
+    }
+}
+
+fn group_id(id: Option<u32>) -> Option<rustix::process::Pid> {
+    id.and_then(|id| i32::try_from(id).ok())
+        .and_then(rustix::process::Pid::from_raw)
+}
+
 /// A process group that must not outlive its command.
 struct Group(Option<u32>);
 
@@ -250,11 +302,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let id = self
-            .0
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(rustix::process::Pid::from_raw);
-        if let Some(group) = id {
+        if let Some(group) = group_id(self.0) {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
@@ -296,5 +344,44 @@ mod tests {
             }
         }
         panic!("the grandchild {grandchild} still runs");
+    }
+
+    // One test, as a signal to this process is heard by every `Stop` in it.
+    #[tokio::test]
+    async fn an_attended_program_is_never_killed_and_hears_our_signals() {
+        let folder = std::env::temp_dir().join(format!("veza-attended-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let stop = Stop::listen().unwrap();
+        let attended = |script: &str| {
+            let command = Command::new("sh").args(["-c", script]).folder(&folder);
+            command.attended(stop.clone())
+        };
+        let there = async |name: &str| {
+            let appears = async {
+                while !folder.join(name).exists() {
+                    clock::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            clock::within(Duration::from_secs(10), appears).await
+        };
+
+        let script = "touch started; sleep 0.3; touch survived";
+        tokio::select! {
+            status = attended(script) => panic!("it ended first: {status:?}"),
+            seen = there("started") => seen.unwrap(),
+        }
+        there("survived").await.unwrap();
+
+        let script = "trap 'touch healed; exit 7' HUP; touch ready; while :; do sleep 0.05; done";
+        let signal = async {
+            there("ready").await.unwrap();
+            // Heard by `stop`, which has been listening since before the program was started.
+            let us = rustix::process::getpid();
+            rustix::process::kill_process(us, rustix::process::Signal::HUP).unwrap();
+        };
+        let (status, ()) = tokio::join!(attended(script), signal);
+        assert_eq!(status.unwrap().code(), Some(7));
+        assert!(folder.join("healed").exists());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

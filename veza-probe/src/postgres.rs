@@ -9,7 +9,9 @@
 //! `PGUSER`, `PGPASSWORD` (or `PGPASSWORD_FILE`), `PGPASSFILE`, `PGSSLMODE`, `PGSSLROOTCERT` and
 //! `HOME` count, all through a lookup that the caller passes.
 
+mod invalid;
 mod text;
+mod options;
 mod conninfo;
 mod passfile;
 mod login;
@@ -18,8 +20,10 @@ mod failure;
 mod connect;
 
 pub use connect::{Driver, Messages, Session, Target, connect, connect_first, suits, writable};
-pub use conninfo::{ChannelBinding, Conninfo, Host, InvalidConninfo, Keepalives, SslMode, Wanted};
+pub use conninfo::{Conninfo, Host};
 pub use failure::{Error, Kind, Said, Step};
+pub use invalid::InvalidConninfo;
 pub use login::{Login, LoginError};
+pub use options::{ChannelBinding, Keepalives, SslMode, Wanted};
 pub use passfile::Passfile;
 pub use tls::{Tls, TlsError};

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask lab | drill | test | tidy`.
 
+mod cargo;
 mod lab;
 mod drill;
 mod test;
@@ -23,7 +24,7 @@ enum Task {
     Lab(lab::Args),
     /// Brings up what is missing, runs the checks one after the other, and sums up.
     Drill(drill::Args),
-    /// Every test: those that need no lab, then those against the real lab.
+    /// Every test: those against the real lab, then those that need none.
     Test(test::Args),
     /// The rules that clippy cannot say.
     Tidy(tidy::Args),

@@ -1,11 +1,323 @@
-//! (being written)
+//! `cargo xtask test`: everything. First the tests against the real lab, each from reset groups, then
+//! all that need no lab, so that what stands last on the screen is cargo's own result.
 
+mod lab_test;
+mod summary;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// (being written)
+use anyhow::Context;
+use clap::builder::PossibleValuesParser;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use veza_probe::clock::{Clock, Signal, Stop};
+use veza_probe::command::Command;
+use veza_probe::story::Story;
+
+use crate::cargo::{self, Program};
+use crate::drill::{CHECKS, Check, not_up, unless};
+use crate::lab::{self, Lab};
+
+use lab_test::{Class, LabTest, Outcome};
+
+/// The longest that one lab test may take, without its reset.
+const TEST_LIMIT: Duration = Duration::from_secs(900);
+
+/// The longest that a test program may take to list its tests.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+
+/// Which groups of the lab to test against, and what may be done to this host.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Tests only what needs these groups of the lab, beside all that needs no lab.
+    #[arg(value_name = "GROUP", value_parser = PossibleValuesParser::new(known_groups()))]
+    groups: Vec<String>,
+    /// Installs nothing: stops with the list of what this host lacks.
+    #[arg(long)]
+    no_install: bool,
+}
 
-pub async fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("test is not there yet")
+/// Every group that some check needs.
+fn known_groups() -> Vec<&'static str> {
+    let mut groups: Vec<&str> = CHECKS
+        .iter()
+        .flat_map(|check| check.groups)
+        .copied()
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// Runs every test; 0 when all passed.
+///
+/// # Errors
+/// When something does not build, the lab does not come up, or a check has no lab tests.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let clock = Clock::start();
+    let stop = Stop::listen()?;
+    let checks = chosen(&args.groups);
+    let built = cargo::build(&["test", "--workspace", "--all-targets", "--no-run"], &stop).await;
+    if let Some(signal) = stop.requested() {
+        return Ok(stopped(signal));
+    }
+    let tests = listed(&checks, &built?).await?;
+    let story = Story::new(false);
+    let groups = groups(&tests);
+    let up = lab::ensure_up(&groups, &story, !args.no_install);
+    let lab = match unless(&stop, up).await {
+        Ok(Ok(lab)) => lab,
+        Ok(Err(error)) => return Ok(not_up(&story, &error)),
+        Err(signal) => return Ok(stopped(signal)),
+    };
+    let run = Run {
+        env: environment(&lab),
+        logs: cargo::fresh_folder("lab-tests", clock)?,
+        total: tests.len(),
+        clock,
+        story,
+    };
+    let outcomes = match unless(&stop, run.all(tests)).await {
+        Ok(outcomes) => outcomes,
+        Err(signal) => {
+            run.story.end();
+            return Ok(stopped(signal));
+        }
+    };
+    run.story.end();
+    run.story.say(&summary::text(&outcomes));
+    let rest = without_lab(&stop).await?;
+    if let Some(signal) = stop.requested() {
+        return Ok(stopped(signal));
+    }
+    let failed = summary::failed(&outcomes);
+    if !failed.is_empty() {
+        run.story.say(&failed);
+    }
+    Ok(ExitCode::from(u8::from(!rest || !failed.is_empty())))
+}
+
+/// The checks that need one of the named groups; all when none is named.
+fn chosen(named: &[String]) -> Vec<Check> {
+    let needed = |check: &Check| {
+        check
+            .groups
+            .iter()
+            .any(|group| named.iter().any(|n| n == group))
+    };
+    CHECKS
+        .into_iter()
+        .filter(|check| named.is_empty() || needed(check))
+        .collect()
+}
+
+/// Every group that some test needs, each once.
+fn groups(tests: &[LabTest]) -> Vec<String> {
+    let mut groups: Vec<String> = tests.iter().flat_map(|test| test.groups.clone()).collect();
+    groups.sort();
+    groups.dedup();
+    groups
+}
+
+fn stopped(signal: Signal) -> ExitCode {
+    let story = Story::new(false);
+    story.end();
+    story.say(&format!(
+        "stopped by {signal}; what a test broke in the lab is mended by its next reset: cargo xtask lab reset"
+    ));
+    ExitCode::from(128 + signal.number())
+}
+
+/// What a lab test finds in its environment.
+fn environment(lab: &Lab) -> Vec<(String, String)> {
+    let mut env = lab.env();
+    env.push(("VEZA_LAB_TEST".to_owned(), "1".to_owned()));
+    env
+}
+
+/// The lab tests of some checks, asked of their own programs. A check without any is a defect.
+async fn listed(checks: &[Check], programs: &[Program]) -> anyhow::Result<Vec<LabTest>> {
+    let mut tests = Vec::new();
+    for check in checks {
+        let is_it = |program: &&Program| {
+            (
+                program.package.as_str(),
+                program.kind.as_str(),
+                program.target.as_str(),
+            ) == (check.name, "test", "lab")
+        };
+        let program = programs.iter().find(is_it);
+        let program = program.with_context(|| format!("{} has no tests/lab.rs", check.name))?;
+        let list = Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]);
+        let list = list.folder(&program.folder).run(LIST_LIMIT).await?;
+        let before = tests.len();
+        for name in list
+            .stdout
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+        {
+            tests.push(LabTest::new(check, program, name)?);
+        }
+        let any = tests.len() > before;
+        anyhow::ensure!(
+            any,
+            "{}/tests/lab.rs holds no test that needs the lab",
+            check.name
+        );
+    }
+    Ok(tests)
+}
+
+/// Everything that needs no lab, with cargo's own output. The examples in comments come first: most
+/// crates have none, and the last line is to be one that counts something.
+async fn without_lab(stop: &Stop) -> anyhow::Result<bool> {
+    let mut passed = true;
+    for which in ["--doc", "--all-targets"] {
+        let command = cargo::cargo()?.args(["test", "--workspace", "--no-fail-fast", which]);
+        passed &= command.attended(stop.clone()).await?.success();
+        if stop.requested().is_some() {
+            break;
+        }
+    }
+    Ok(passed)
+}
+
+/// The lab tests that are under way.
+struct Run {
+    env: Vec<(String, String)>,
+    logs: PathBuf,
+    total: usize,
+    clock: Clock,
+    story: Story,
+}
+
+impl Run {
+    /// Light tests two side by side, then heavy ones alone, then those that change the host.
+    async fn all(&self, tests: Vec<LabTest>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for class in [Class::Light, Class::Heavy, Class::Host] {
+            let of_class = tests
+                .iter()
+                .filter(|test| test.class == class)
+                .cloned()
+                .collect();
+            self.class(of_class, class.side_by_side(), &mut outcomes)
+                .await;
+        }
+        outcomes
+    }
+
+    /// At most `side_by_side` at once, and one at a time within a group.
+    async fn class(
+        &self,
+        mut waiting: Vec<LabTest>,
+        side_by_side: usize,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        let mut running = FuturesUnordered::new();
+        let mut busy: Vec<String> = Vec::new();
+        loop {
+            while running.len() < side_by_side
+                && let Some(next) = lab_test::next(&waiting, &busy)
+            {
+                let test = waiting.remove(next);
+                busy.extend(test.groups.iter().cloned());
+                running.push(self.one(test));
+            }
+            let Some(outcome) = running.next().await else {
+                return;
+            };
+            busy.retain(|group| !outcome.test.groups.contains(group));
+            outcomes.push(outcome);
+            self.tell(outcomes);
+        }
+    }
+
+    fn tell(&self, outcomes: &[Outcome]) {
+        if let Some(outcome) = outcomes.last() {
+            let line = summary::line(outcome);
+            self.story.say(&format!(
+                "lab test {}/{}: {line}",
+                outcomes.len(),
+                self.total
+            ));
+        }
+    }
+
+    /// Resets the test's groups and runs it.
+    async fn one(&self, test: LabTest) -> Outcome {
+        let began = self.clock.at();
+        self.story.doing(&format!(
+            "{}: resetting {}",
+            test.name,
+            test.groups.join(", ")
+        ));
+        let log = self.logs.join(test.log_name());
+        let reset = lab::reset(&test.groups, &self.story).await;
+        let ready = self.clock.at();
+        self.story.doing(&test.name);
+        let complaint = match reset {
+            Ok(()) => self.program(&test, &log).await.err(),
+            Err(error) => Some(format!("its groups could not be reset: {error:#}")),
+        };
+        let ended = self.clock.at();
+        Outcome {
+            test,
+            complaint,
+            log,
+            reset_s: ready.us_since(began) as f64 / 1e6,
+            took_s: ended.us_since(ready) as f64 / 1e6,
+        }
+    }
+
+    async fn program(&self, test: &LabTest, log: &Path) -> Result<(), String> {
+        let file = std::fs::File::create(log).map_err(|e| format!("{}: {e}", log.display()))?;
+        let command = Command::new(&test.program)
+            .args(["--ignored", "--exact", test.name.as_str(), "--nocapture"])
+            .folder(&test.folder)
+            .env("CARGO_MANIFEST_DIR", &test.folder)
+            .log(file);
+        let env = self.env.iter();
+        let command = env.fold(command, |command, (name, value)| command.env(name, value));
+        let output = command
+            .output(TEST_LIMIT)
+            .await
+            .map_err(|e| e.to_string())?;
+        let text = std::fs::read(log).map_err(|e| format!("{}: {e}", log.display()))?;
+        lab_test::passed(output.status, &String::from_utf8_lossy(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_choose_checks() {
+        assert_eq!(chosen(&[]), CHECKS);
+        assert_eq!(chosen(&["postgres".to_owned()]).len(), 1);
+        assert_eq!(chosen(&["another".to_owned()]), []);
+        assert_eq!(known_groups(), ["postgres"]);
+    }
+
+    #[tokio::test]
+    async fn a_check_without_lab_tests_is_an_error() {
+        let error = listed(&CHECKS, &[]).await.unwrap_err().to_string();
+        assert_eq!(error, "pg-failover-check has no tests/lab.rs");
+        // A program that lists nothing.
+        let empty = Program {
+            package: CHECKS[0].name.to_owned(),
+            folder: std::env::temp_dir(),
+            target: "lab".to_owned(),
+            kind: "test".to_owned(),
+            path: PathBuf::from("true"),
+        };
+        let error = listed(&CHECKS, &[empty]).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "pg-failover-check/tests/lab.rs holds no test that needs the lab"
+        );
+    }
 }

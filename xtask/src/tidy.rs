@@ -10,10 +10,9 @@ mod words;
 
 use std::fmt;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use crate::cargo::workspace;
 
 use tree::Tree;
 
@@ -59,11 +58,6 @@ pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
     });
     writeln!(std::io::stdout().lock(), "{}", lines.join("\n"))?;
     Ok(ExitCode::from(u8::from(!findings.is_empty())))
-}
-
-fn workspace() -> anyhow::Result<&'static Path> {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().context("xtask stands in no workspace")
 }
 
 fn findings(tree: &Tree) -> Vec<Finding> {

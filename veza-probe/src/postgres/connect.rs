@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsConnect};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, config};
 
-use super::conninfo::{ChannelBinding, Conninfo, Host, SslMode, Wanted};
+use super::conninfo::{Conninfo, Host};
 use super::failure::{Error, Kind, Opening, Step, sort};
 use super::login::Login;
+use super::options::{ChannelBinding, SslMode, Wanted};
 use super::tls::Tls;
 use crate::clock;
 

@@ -8,14 +8,10 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::invalid::{InvalidConninfo, SUPPORTED};
+use super::options::{BINDINGS, ChannelBinding, Keepalives, SslMode, WANTED, Wanted, one_of, word};
 use super::text;
 use crate::secret::Secret;
-
-/// The keys that are understood, as errors list them.
-const SUPPORTED: &str = "host, hostaddr, port, dbname, user, password, passfile, sslmode, \
-    sslrootcert, connect_timeout, application_name, options, target_session_attrs, keepalives, \
-    keepalives_idle, keepalives_interval, keepalives_count, tcp_user_timeout, channel_binding, \
-    load_balance_hosts, gssencmode";
 
 /// The port of PostgreSQL where none is named.
 const PORT: u16 = 5432;
@@ -27,63 +23,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Why a connection string is not usable. Keys are named; values never are, because a value may be
-/// a password, or a piece of one that was not quoted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidConninfo {
-    /// Not a URI of PostgreSQL.
-    #[error("the connection string has a scheme that is neither postgres:// nor postgresql://")]
-    Scheme,
-    /// The form is broken.
-    #[error("the connection string can't be read: {0}")]
-    Form(&'static str),
-    /// A second `@`, or one after the hosts.
-    #[error(
-        "the connection URI holds an '@' where none can be: percent-encode '@' as %40 and '/' as \
-         %2F in user, password and everywhere else"
-    )]
-    StrayAt,
-    /// A `%` without two hexadecimal digits, `%00`, or no UTF-8 after decoding.
-    #[error(
-        "the connection URI holds a '%' that starts no valid percent-encoding; a '%' is written %25"
-    )]
-    Percent,
-    /// A key that is not known, or that libpq knows and this library doesn't.
-    #[error("unknown or unsupported key '{key}'; supported: {SUPPORTED}")]
-    UnknownKey {
-        /// The key; letters, digits and `_` only.
-        key: String,
-    },
-    /// What stands in a key's place is no name, or comes right after a password that was not quoted.
-    #[error(
-        "the connection string holds something in place of a key that is not repeated here, as it \
-         may be part of a password: quote the password (host=… password='…') or percent-encode it \
-         (%26 for '&'); supported keys: {SUPPORTED}"
-    )]
-    NotAKey,
-    /// A value is not one of those possible.
-    #[error("key '{key}': expected {expected}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What it takes.
-        expected: &'static str,
-    },
-    /// Nothing to connect to.
-    #[error("no host is named: a TCP host is needed (unix sockets are not used)")]
-    NoHost,
-    /// The lists of hosts, addresses and ports don't go together.
-    #[error("{ports} entries in '{key}' for {hosts} hosts: name one per host")]
-    Counts {
-        /// `port` or `hostaddr`.
-        key: &'static str,
-        /// How many entries it has.
-        ports: usize,
-        /// How many hosts there are.
-        hosts: usize,
-    },
-}
-
 /// One host of a connection string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -93,124 +32,6 @@ pub struct Host {
     pub hostaddr: Option<IpAddr>,
     /// The port, 5432 unless told otherwise.
     pub port: u16,
-}
-
-/// How much TLS is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SslMode {
-    /// No TLS.
-    Disable,
-    /// Treated as [`SslMode::Prefer`]; libpq would try without TLS first.
-    Allow,
-    /// TLS where the server offers it, unverified. Unlike libpq there is no second connection when
-    /// the handshake fails or the server refuses the encrypted session: one attempt, one connection.
-    Prefer,
-    /// TLS or nothing; verified as [`SslMode::VerifyCa`] when there is a root certificate file, as
-    /// libpq does for the sake of older versions.
-    Require,
-    /// The server's chain must lead to the root certificate file; its name is not checked.
-    VerifyCa,
-    /// As [`SslMode::VerifyCa`], and the certificate must hold the host name.
-    VerifyFull,
-}
-
-/// Which sessions are wanted, where several hosts are named.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wanted {
-    /// Any session.
-    #[default]
-    Any,
-    /// Accepts writes by default: out of recovery and `transaction_read_only` off.
-    ReadWrite,
-    /// The opposite of [`Wanted::ReadWrite`].
-    ReadOnly,
-    /// Out of recovery.
-    Primary,
-    /// In recovery.
-    Standby,
-    /// In recovery; any where none is.
-    PreferStandby,
-}
-
-/// Whether SCRAM is bound to the TLS session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChannelBinding {
-    /// Never.
-    Disable,
-    /// Where both sides can.
-    #[default]
-    Prefer,
-    /// Or the connection fails.
-    Require,
-}
-
-/// TCP keepalive of a connection; `None` leaves the system's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalives {
-    /// Whether probes are sent at all.
-    pub on: bool,
-    /// Silence before the first probe.
-    pub idle: Option<Duration>,
-    /// Time between probes.
-    pub interval: Option<Duration>,
-    /// Unanswered probes before the connection counts as lost.
-    pub count: Option<u32>,
-}
-
-const SSLMODES: &[(&str, SslMode)] = &[
-    ("disable", SslMode::Disable),
-    ("allow", SslMode::Allow),
-    ("prefer", SslMode::Prefer),
-    ("require", SslMode::Require),
-    ("verify-ca", SslMode::VerifyCa),
-    ("verify-full", SslMode::VerifyFull),
-];
-
-const WANTED: &[(&str, Wanted)] = &[
-    ("any", Wanted::Any),
-    ("read-write", Wanted::ReadWrite),
-    ("read-only", Wanted::ReadOnly),
-    ("primary", Wanted::Primary),
-    ("standby", Wanted::Standby),
-    ("prefer-standby", Wanted::PreferStandby),
-];
-
-const BINDINGS: &[(&str, ChannelBinding)] = &[
-    ("disable", ChannelBinding::Disable),
-    ("prefer", ChannelBinding::Prefer),
-    ("require", ChannelBinding::Require),
-];
-
-/// The word that libpq has for a value.
-fn word<T: PartialEq>(table: &'static [(&'static str, T)], value: &T) -> &'static str {
-    table
-        .iter()
-        .find(|(_, v)| v == value)
-        .map_or("", |(word, _)| word)
-}
-
-impl SslMode {
-    /// Reads a value of `sslmode`; `key` names where it stood, for the error.
-    pub(super) fn read(key: &'static str, value: &str) -> Result<SslMode, InvalidConninfo> {
-        one_of(
-            key,
-            value,
-            SSLMODES,
-            "disable, allow, prefer, require, verify-ca or verify-full",
-        )
-    }
-}
-
-impl fmt::Display for SslMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(word(SSLMODES, self))
-    }
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(word(WANTED, self))
-    }
 }
 
 /// A connection string, as `postgres://…` or as `key=value …`, read as libpq reads it.
@@ -575,18 +396,6 @@ fn positive(key: &'static str, value: &str) -> Result<Option<u32>, InvalidConnin
 
 fn seconds(number: u32) -> Duration {
     Duration::from_secs(number.into())
-}
-
-fn one_of<T: Copy>(
-    key: &'static str,
-    value: &str,
-    table: &[(&str, T)],
-    expected: &'static str,
-) -> Result<T, InvalidConninfo> {
-    let found = table.iter().find(|(word, _)| *word == value);
-    found
-        .map(|(_, v)| *v)
-        .ok_or(InvalidConninfo::Value { key, expected })
 }
 
 /// Whether a key may be repeated in an error: libpq's keys are lower-case letters and `_`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::conninfo::{SslMode, Wanted};
+use super::options::{SslMode, Wanted};
 
 /// How far a connection had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

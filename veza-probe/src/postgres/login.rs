@@ -4,7 +4,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::conninfo::{self, Conninfo, InvalidConninfo, SslMode};
+use super::conninfo::{self, Conninfo};
+use super::invalid::InvalidConninfo;
+use super::options::SslMode;
 use super::passfile::Passfile;
 use crate::secret::{self, Secret};
 

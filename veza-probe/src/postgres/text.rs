@@ -6,7 +6,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::conninfo::InvalidConninfo;
+use super::invalid::InvalidConninfo;
 
 /// Keys and values, in order.
 pub(super) type Pairs = Vec<(String, String)>;

@@ -18,8 +18,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::conninfo::SslMode;
 use super::login::Login;
+use super::options::SslMode;
 
 /// Why TLS can't be prepared; nothing was connected to.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ use super::topology::LabSpec;
 const SUITE: &str = "trixie";
 /// udev: `/sys` is writable in a container, so systemd-networkd waits for it, else for ever.
 const INCLUDE: &str = "systemd,systemd-sysv,dbus,udev,iproute2,ca-certificates,curl";
-/// Raise it when the steps below change, so that images made by older ones are not used.
+/// Raise it when the steps after debootstrap change, so that images made by older ones are not used.
 const RECIPE: &str = "1";
 /// Names the mirror where the host gets no Debian from anywhere.
 const MIRROR_VARIABLE: &str = "VEZA_DEBIAN_MIRROR";
@@ -61,7 +61,7 @@ impl Image {
     }
 
     fn base_hash() -> String {
-        short_digest([SUITE, "\0", INCLUDE, "\0", RECIPE].map(str::as_bytes))
+        short_digest([SUITE, "\0", INCLUDE].map(str::as_bytes))
     }
 
     fn hash(&self) -> String {
@@ -71,6 +71,8 @@ impl Image {
         short_digest(
             [
                 &base,
+                "\0",
+                RECIPE,
                 "\0",
                 &packages,
                 "\0",
@@ -216,9 +218,11 @@ impl Image {
             let _ = std::fs::remove_file(&path);
             std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
         };
+        // Without a default route nothing that runs in the lab can send a packet out of it.
         write(
             "etc/systemd/network/eth0.network",
-            "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n",
+            "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n\
+             [DHCPv4]\nUseGateway=no\n",
         )?;
         let resolv = format!("nameserver {}\nsearch {}\n", self.gateway, self.domain);
         write("etc/resolv.conf", &resolv)?;

@@ -169,7 +169,9 @@ async fn bridge(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyh
     let wanted = json!({
         "ipv4.address": format!("{}/{}", lab.gateway, lab.subnet.bits),
         "ipv4.nat": "false",
-        "ipv4.routing": "false",
+        // Off, it would cut the instances from each other where bridged packets pass the host's
+        // firewall (br_netfilter). The image takes no default route instead.
+        "ipv4.routing": "true",
         "ipv6.address": "none",
         "dns.domain": lab.domain,
         // Names outside the lab are unknown at once; no question leaves this host.

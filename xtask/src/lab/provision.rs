@@ -296,9 +296,10 @@ impl Site<'_> {
         ];
         argv.extend(create.run.iter().map(String::as_str));
         let began = self.tale.seconds();
-        self.exec(name, &argv, Duration::from_secs(create.limit_s))
-            .await?;
-        let (took, run) = (self.tale.seconds() - began, create.run.join(" "));
+        let run = create.run.join(" ");
+        let limit = Duration::from_secs(create.limit_s);
+        self.exec_as(&run, name, &argv, limit).await?;
+        let took = self.tale.seconds() - began;
         self.tale.say(&format!("{name}: {run} ({took:.1} s)"));
         Ok(())
     }
@@ -399,6 +400,17 @@ impl Site<'_> {
         argv: &[&str],
         limit: Duration,
     ) -> anyhow::Result<()> {
+        self.exec_as(&argv.join(" "), name, argv, limit).await
+    }
+
+    /// The same, told by another name than its whole command line.
+    async fn exec_as(
+        &self,
+        shown: &str,
+        name: &InstanceName,
+        argv: &[&str],
+        limit: Duration,
+    ) -> anyhow::Result<()> {
         let done = self.incus.exec(name, argv, limit).await?;
         if done.code == 0 {
             return Ok(());
@@ -413,8 +425,7 @@ impl Site<'_> {
             code => format!("ended with {code}"),
         };
         bail!(
-            "`{}` {reason} and said:\n  {}\n  look at `incus --project {} exec {name} -- journalctl -n 50`",
-            argv.join(" "),
+            "`{shown}` {reason} and said:\n  {}\n  look at `incus --project {} exec {name} -- journalctl -n 50`",
             tail.join("\n  "),
             self.lab.project
         )

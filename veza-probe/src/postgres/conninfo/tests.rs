@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::postgres::options::SSLMODES;
 
 fn parse(text: &str) -> Conninfo {
     text.parse().unwrap()

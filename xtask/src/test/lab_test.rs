@@ -1,0 +1,191 @@
+//! One test against the real lab: what it needs, what may run beside it, and whether it passed.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use crate::cargo::Program;
+use crate::drill::Check;
+
+/// What a lab test does to others; the module of tests/lab.rs that it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It leaves the processor to others.
+    Light,
+    /// Load, migration, heal: it would disturb what others measure.
+    Heavy,
+    /// It stops incusd, changes a sysctl, or the like.
+    Host,
+}
+
+impl Class {
+    /// How many of them may run at once.
+    pub(super) fn side_by_side(self) -> usize {
+        match self {
+            Class::Light => 2,
+            Class::Heavy | Class::Host => 1,
+        }
+    }
+
+    fn of(name: &str) -> Option<Class> {
+        match name.split_once("::")?.0 {
+            "light" => Some(Class::Light),
+            "heavy" => Some(Class::Heavy),
+            "host" => Some(Class::Host),
+            _ => None,
+        }
+    }
+}
+
+/// A test to run.
+#[derive(Clone, Debug)]
+pub(super) struct LabTest {
+    /// `light::replica_stopped_is_refused`.
+    pub(super) name: String,
+    /// What may run beside it.
+    pub(super) class: Class,
+    /// The lab's groups that it needs.
+    pub(super) groups: Vec<String>,
+    /// The check that it tests.
+    pub(super) package: String,
+    /// The folder it runs in, as under cargo.
+    pub(super) folder: PathBuf,
+    /// The program that holds it.
+    pub(super) program: PathBuf,
+}
+
+impl LabTest {
+    /// A test as its program lists it.
+    pub(super) fn new(check: &Check, program: &Program, name: &str) -> anyhow::Result<LabTest> {
+        let Some(class) = Class::of(name) else {
+            let package = check.name;
+            anyhow::bail!("{package}/tests/lab.rs: {name} stands in none of light, heavy and host")
+        };
+        Ok(LabTest {
+            name: name.to_owned(),
+            class,
+            groups: check
+                .groups
+                .iter()
+                .map(|group| (*group).to_owned())
+                .collect(),
+            package: check.name.to_owned(),
+            folder: program.folder.clone(),
+            program: program.path.clone(),
+        })
+    }
+
+    /// The name of its log.
+    pub(super) fn log_name(&self) -> String {
+        format!("{}.{}.log", self.package, self.name.replace("::", "."))
+    }
+}
+
+/// What came of a test.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The test.
+    pub(super) test: LabTest,
+    /// Why it did not pass; none when it did.
+    pub(super) complaint: Option<String>,
+    /// Where its output is.
+    pub(super) log: PathBuf,
+    /// How long the reset of its groups took.
+    pub(super) reset_s: f64,
+    /// How long the test itself took.
+    pub(super) took_s: f64,
+}
+
+/// The first test that needs no busy group.
+pub(super) fn next(waiting: &[LabTest], busy: &[String]) -> Option<usize> {
+    waiting
+        .iter()
+        .position(|test| !test.groups.iter().any(|group| busy.contains(group)))
+}
+
+/// A test passed when its program says that one did; a program that found no such test is content,
+/// too, and so proves nothing.
+pub(super) fn passed(status: ExitStatus, log: &str) -> Result<(), String> {
+    if !status.success() {
+        return Err(format!("it ended with {status}"));
+    }
+    let is_result = |line: &&str| line.starts_with("test result: ");
+    match log.lines().rfind(is_result) {
+        Some(line) if line.starts_with("test result: ok. 1 passed; 0 failed;") => Ok(()),
+        Some(line) => Err(format!("it did not run: {line}")),
+        None => Err("it ended well without a result".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn test(name: &str, groups: &'static [&'static str]) -> anyhow::Result<LabTest> {
+        let check = Check {
+            name: "drop-check",
+            groups,
+        };
+        let program = Program {
+            package: "drop-check".to_owned(),
+            folder: PathBuf::from("/w/drop-check"),
+            target: "lab".to_owned(),
+            kind: "test".to_owned(),
+            path: PathBuf::from("/w/target/lab"),
+        };
+        LabTest::new(&check, &program, name)
+    }
+
+    #[test]
+    fn the_module_says_the_class() {
+        for (name, class) in [
+            ("light::a", Class::Light),
+            ("heavy::a::b", Class::Heavy),
+            ("host::a", Class::Host),
+        ] {
+            assert_eq!(test(name, &["g"]).unwrap().class, class);
+        }
+        for name in ["a", "lightly::a", "light"] {
+            let error = test(name, &["g"]).unwrap_err().to_string();
+            assert!(error.contains("none of light, heavy and host"), "{error}");
+        }
+        assert_eq!(
+            test("light::a", &["g"]).unwrap().log_name(),
+            "drop-check.light.a.log"
+        );
+    }
+
+    #[test]
+    fn one_at_a_time_within_a_group() {
+        let waiting = [
+            test("light::a", &["one"]).unwrap(),
+            test("light::b", &["one", "two"]).unwrap(),
+            test("light::c", &["three"]).unwrap(),
+        ];
+        let busy = |groups: &[&str]| groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>();
+        assert_eq!(next(&waiting, &busy(&[])), Some(0));
+        assert_eq!(next(&waiting, &busy(&["one"])), Some(2));
+        assert_eq!(next(&waiting, &busy(&["two", "three"])), Some(0));
+        assert_eq!(next(&waiting, &busy(&["one", "three"])), None);
+        assert_eq!(next(&[], &busy(&[])), None);
+    }
+
+    #[test]
+    fn a_program_that_ran_nothing_has_not_passed() {
+        let ended = |code: i32| ExitStatus::from_raw(code << 8);
+        let one = "x\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 8 filtered out\n";
+        let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out\n";
+        assert_eq!(passed(ended(0), one), Ok(()));
+        assert!(passed(ended(0), none).unwrap_err().contains("did not run"));
+        assert!(
+            passed(ended(0), "")
+                .unwrap_err()
+                .contains("without a result")
+        );
+        assert!(passed(ended(101), one).unwrap_err().contains("101"));
+        // What the test prints itself is no result.
+        let forged = format!("{one}{none}");
+        assert!(passed(ended(0), &forged).is_err());
+    }
+}
