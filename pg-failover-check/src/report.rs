@@ -143,6 +143,9 @@ fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args:
         .map(ToString::to_string)
         .collect();
     report.condition("client's hosts", hosts.join(", "));
+    let feasible = &baseline.feasible;
+    let span = format!("{:.1} to {:.1} s", feasible.best_s, feasible.worst_s);
+    report.condition("a failover by the live timers", span);
     report.condition("settle time", format!("{} s", args.settle.as_secs_f64()));
     report
         .conditions
@@ -176,7 +179,7 @@ fn events(observation: &Observation) -> Vec<Event> {
     let record = &observation.record;
     let said = record.events.iter().map(|event| Event {
         at: event.at.1,
-        what: event.description.clone(),
+        what: event.told(),
         source: format!("monitor's event {}", event.id),
     });
     let troubles = record.troubles.iter().map(|(at, what)| Event {

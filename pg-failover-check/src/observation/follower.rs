@@ -29,12 +29,36 @@ pub struct MonitorEvent {
     pub seen: At,
     /// `nodeid`.
     pub node: i64,
+    /// `nodename`.
+    pub name: String,
     /// `reportedstate`.
     pub reported: String,
     /// `goalstate`.
     pub assigned: String,
     /// `description`.
     pub description: String,
+}
+
+impl MonitorEvent {
+    /// The event in a line: where the node is and where it is sent.
+    pub fn told(&self) -> String {
+        let MonitorEvent {
+            name,
+            reported,
+            assigned,
+            description,
+            ..
+        } = self;
+        if description.contains("is marked as") {
+            let health = description.split("is marked as ").nth(1).unwrap_or("?");
+            let health = health.split(' ').next().unwrap_or("?");
+            return format!("{name} is {health}");
+        }
+        if reported == assigned {
+            return format!("{name} is {reported}");
+        }
+        format!("{name} is {reported}, to become {assigned}")
+    }
 }
 
 /// One look at the formation.
@@ -187,7 +211,7 @@ impl Eyes {
             self.last_event = last.id;
         }
         for event in &events {
-            self.story.say(&format!("monitor: {}", event.description));
+            self.story.say(&format!("monitor: {}", event.told()));
         }
         let missing = formation::whole(&nodes).err();
         self.with(|record| {
@@ -208,7 +232,7 @@ impl Eyes {
         client: &Client,
     ) -> Result<Vec<MonitorEvent>, tokio_postgres::Error> {
         let sql = "select eventid, (extract(epoch from eventtime) * 1000000)::int8, nodeid, \
-                   reportedstate::text, goalstate::text, coalesce(description, '') \
+                   reportedstate::text, goalstate::text, coalesce(description, ''), nodename \
                    from pgautofailover.event where eventid > $1 and formationid = $2 \
                    and groupid = $3 order by eventid";
         let (formation, group) = &self.formation;
@@ -227,6 +251,7 @@ impl Eyes {
                 reported: row.try_get(3)?,
                 assigned: row.try_get(4)?,
                 description: row.try_get(5)?,
+                name: row.try_get(6)?,
             })
         };
         rows.iter().map(event).collect()
@@ -240,6 +265,30 @@ impl Eyes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_told_in_a_line() {
+        let event = |reported: &str, assigned: &str, description: &str| MonitorEvent {
+            id: 1,
+            at: (At(0), At(0)),
+            seen: At(0),
+            node: 1,
+            name: "pg-a".into(),
+            reported: reported.into(),
+            assigned: assigned.into(),
+            description: description.into(),
+        };
+        assert_eq!(
+            event("primary", "draining", "x").told(),
+            "pg-a is primary, to become draining"
+        );
+        assert_eq!(event("primary", "primary", "x").told(), "pg-a is primary");
+        let marked = "Node node 1 \"pg-a\" (h:1) is marked as unhealthy by the monitor";
+        assert_eq!(
+            event("primary", "primary", marked).told(),
+            "pg-a is unhealthy"
+        );
+    }
 
     fn look(asked: i64, missing: bool) -> Look {
         Look {

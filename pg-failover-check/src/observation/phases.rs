@@ -55,10 +55,7 @@ pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {
 
 fn from_event(name: &str, event: &MonitorEvent) -> Phase {
     let (earliest, latest) = event.at;
-    let source = format!(
-        "monitor's event {}, {} for node {}",
-        event.id, event.assigned, event.node
-    );
+    let source = format!("monitor's event {}: {}", event.id, event.told());
     Phase {
         name: name.to_owned(),
         at: Between { earliest, latest },
@@ -109,6 +106,7 @@ mod tests {
             at: (At(at - 1), At(at + 1)),
             seen: At(at + 5),
             node,
+            name: format!("node-{node}"),
             reported: reported.into(),
             assigned: assigned.into(),
             description: String::new(),

@@ -48,17 +48,19 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
             format!("{}: {state}, {}", step.step, step.words)
         }),
     )?;
-    section(
-        out,
-        "What the configuration can promise",
-        report.feasibility.iter().cloned(),
-    )?;
+    // The sums are worth a person's time only when something went wrong; the JSON has them always.
+    let sums = report
+        .feasibility
+        .iter()
+        .filter(|_| report.verdict != "pass")
+        .cloned();
+    section(out, "What the configuration can promise", sums)?;
     probes(out, report)?;
     let conditions = report
         .conditions
         .iter()
         .map(|c| format!("{}: {}", c.name, c.value));
-    section(out, "Conditions", conditions)?;
+    section(out, "Conditions", wrapped(conditions).into_iter())?;
     section(out, "Notes", report.notes.iter().cloned())
 }
 
@@ -70,6 +72,21 @@ fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) -
         writeln!(out, "  {line}")?;
     }
     Ok(())
+}
+
+/// Items on as few lines as fit a screen of 100 columns.
+fn wrapped(items: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for item in items {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + item.chars().count() < 96 => {
+                line.push_str("; ");
+                line.push_str(&item);
+            }
+            _ => lines.push(item),
+        }
+    }
+    lines
 }
 
 /// Everything that happened, in order, in seconds after the fault was called.

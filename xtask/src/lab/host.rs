@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
 use veza_probe::clock::{self, Clock};
 use veza_probe::command::Command;
 use veza_probe::incus::{self, Incus, Method, Request};
@@ -141,7 +142,7 @@ async fn note_started(keep: &Keep, incus: &Incus) -> anyhow::Result<()> {
     let server = incus.get_value("/1.0").await?;
     let pid = server
         .pointer("/environment/server_pid")
-        .and_then(serde_json::Value::as_u64);
+        .and_then(Value::as_u64);
     let pid = u32::try_from(pid.unwrap_or(0)).unwrap_or(0);
     let start_ticks = start_ticks(pid).context("the daemon's process id is no process here")?;
     let boot_id = boot_id()?;
@@ -162,10 +163,11 @@ pub async fn stop_incus(keep: &Keep, incus: &Incus, tale: &Tale) -> anyhow::Resu
     let Some(started) = keep.notes()?.incusd else {
         return Ok(());
     };
-    let others = instances_of_all_projects(incus).await?;
-    if others > 0 {
+    let others = others_in_incus(incus).await?;
+    if !others.is_empty() {
         tale.say(&format!(
-            "the lab started Incus, but {others} other instances are there: Incus goes on"
+            "the lab started Incus, but others use it now ({}): Incus goes on",
+            others.join(", ")
         ));
         return Ok(());
     }
@@ -192,14 +194,29 @@ pub async fn stop_incus(keep: &Keep, incus: &Incus, tale: &Tale) -> anyhow::Resu
     Ok(())
 }
 
-async fn instances_of_all_projects(incus: &Incus) -> anyhow::Result<usize> {
-    let mut count = 0;
+/// What is in Incus once the lab's own objects are removed. Not only instances count: who has made a
+/// network or a pool is about to use it.
+async fn others_in_incus(incus: &Incus) -> anyhow::Result<Vec<String>> {
+    let mut others = Vec::new();
     for project in incus.get::<Vec<String>>("/1.0/projects").await? {
         let name = project.rsplit('/').next().unwrap_or_default();
+        if name != "default" {
+            others.push(format!("project {name}"));
+        }
         let of_project = Incus::new(incus.socket(), name)?;
-        count += of_project.get::<Vec<String>>("/1.0/instances").await?.len();
+        for list in ["/1.0/instances", "/1.0/images"] {
+            others.extend(of_project.get::<Vec<String>>(list).await?);
+        }
     }
-    Ok(count)
+    let default = Incus::new(incus.socket(), "default")?;
+    others.extend(default.get::<Vec<String>>("/1.0/storage-pools").await?);
+    let networks: Vec<Value> = default.get("/1.0/networks?recursion=1").await?;
+    let managed = networks
+        .iter()
+        .filter(|n| n.get("managed") == Some(&Value::Bool(true)));
+    let names = managed.filter_map(|n| n.get("name")?.as_str());
+    others.extend(names.map(|name| format!("network {name}")));
+    Ok(others)
 }
 
 /// Raises the inotify limit where it is too low, now and at the next boot.
@@ -345,11 +362,11 @@ pub async fn revive_bridge(incus: &Incus, bridge: &str) -> anyhow::Result<()> {
     let network = incus.get_value(&path).await?;
     let key = "ipv4.dhcp.expiry";
     let now = network.get("config").and_then(|c| c.get(key));
-    let next = match now.and_then(serde_json::Value::as_str) {
+    let next = match now.and_then(Value::as_str) {
         Some("61m") => "1h",
         _ => "61m",
     };
-    let body = serde_json::json!({ "config": { key: next } });
+    let body = json!({ "config": { key: next } });
     let request = Request::new(Method::PATCH, path).body(&body);
     incus.change(request, SHORT).await?;
     Ok(())

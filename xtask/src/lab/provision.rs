@@ -478,7 +478,9 @@ pub async fn start(incus: &Incus, name: &InstanceName) -> anyhow::Result<()> {
         let Err(error) = incus.set_state(name, StateChange::Start, LIMIT).await else {
             return Ok(());
         };
-        if find(incus, name.as_str()).await?.is_running() {
+        // Half started, an instance can't always be asked; then it is started again.
+        let now = find(incus, name.as_str()).await;
+        if now.is_ok_and(|found| found.is_running()) {
             return Ok(());
         }
         tries += 1;
