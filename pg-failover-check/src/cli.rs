@@ -201,7 +201,8 @@ fn told(error: &clap::Error) -> Parsed {
     }
 }
 
-fn usage(words: impl Into<String>) -> Judgement {
+/// A judgement on bad arguments.
+pub fn usage(words: impl Into<String>) -> Judgement {
     Judgement::new(
         Verdict::Usage,
         "bad-arguments",

@@ -14,7 +14,7 @@ use veza_probe::report::{Event, Untouched};
 use veza_probe::story::Story;
 
 use crate::baseline::{Baseline, refused};
-use crate::cli::Args;
+use crate::cli::{self, Args};
 use follower::{Follower, Record};
 use heartbeat::{Heartbeat, NodeClient};
 
@@ -81,7 +81,7 @@ pub async fn start(
     story: &Story,
     stop: &mut Stop,
 ) -> Result<Watch, Untouched> {
-    let shape = args.shape().map_err(|words| refused("bad-shape", words))?;
+    let shape = args.shape().map_err(cli::usage)?;
     let heartbeat = Heartbeat::make(clock, baseline, args.read_only).await?;
     let client = |at: &veza_probe::postgres::Target| NodeClient {
         at: at.clone(),
