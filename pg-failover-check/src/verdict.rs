@@ -196,18 +196,10 @@ fn missed(seen: &Seen, gates: &[Gate]) -> Judgement {
         [only] => format!("{}-missed", only.id),
         _ => "gates-missed".to_owned(),
     };
-    let told = missed.iter().map(|gate| {
-        format!(
-            "{} ({}) was {}, the limit is {} s",
-            gate.title,
-            gate.id,
-            value(gate),
-            gate.limit
-        )
-    });
+    let told = missed.iter().map(|gate| told(gate));
     let mut reason = told.collect::<Vec<_>>().join("; ");
     if !seen.control_run && !seen.service_back {
-        reason.push_str("; writes did not come back before the fault was undone");
+        reason.push_str("; writes did not come back while they were watched");
     }
     Judgement::new(Verdict::Fail, &reason_id, reason, RUNBOOK)
 }
@@ -216,15 +208,7 @@ fn unclear(gates: &[Gate]) -> Judgement {
     let unclear = gates
         .iter()
         .filter(|g| g.outcome == Outcome::Unclear)
-        .map(|gate| {
-            format!(
-                "{} ({}) was {}, the limit is {} s",
-                gate.title,
-                gate.id,
-                value(gate),
-                gate.limit
-            )
-        });
+        .map(told);
     let reason = format!("can't tell: {}", unclear.collect::<Vec<_>>().join("; "));
     Judgement::new(
         Verdict::Inconclusive,
@@ -246,6 +230,14 @@ fn held(seen: &Seen) -> String {
         seen.target,
         told(seen.redundancy_s)
     )
+}
+
+/// A gate in a sentence: what was measured, against which limit.
+fn told(gate: &Gate) -> String {
+    let Gate {
+        title, id, limit, ..
+    } = gate;
+    format!("{title} ({id}) was {}, the limit is {limit} s", value(gate))
 }
 
 fn value(gate: &Gate) -> String {

@@ -375,6 +375,28 @@ mod light {
 
     #[tokio::test]
     #[ignore = "needs the lab"]
+    async fn a_monitor_that_is_lost_in_mid_drill_ends_at_the_longest_fault_undone() {
+        let lab = Lab::new("lost-monitor").await;
+        let (primary, _) = lab.roles().await;
+        let before = lab.start_of(&primary).await;
+        let mut child = lab.start(&["--rto-target", "14", "--redundancy-target", "5"]);
+        lab.until_stopped(&primary, &mut child).await;
+        let monitor = name("pgaf-monitor");
+        lab.incus
+            .set_state(&monitor, StateChange::ForceStop, MINUTE)
+            .await
+            .unwrap();
+        let ran = lab.ran(&child.wait_with_output().unwrap());
+        assert_eq!(
+            (ran.code, &ran.report["verdict"]),
+            (2, &Value::from("fail"))
+        );
+        ran.says("the monitor can't be asked");
+        lab.runs_again(&primary, &before).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs the lab"]
     async fn a_target_below_the_best_case_is_refused_with_the_sum() {
         let lab = Lab::new("infeasible").await;
         let (primary, _) = lab.roles().await;

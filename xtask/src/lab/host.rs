@@ -205,7 +205,7 @@ async fn others_in_incus(incus: &Incus) -> anyhow::Result<Vec<String>> {
         }
         let of_project = Incus::new(incus.socket(), name)?;
         for list in ["/1.0/instances", "/1.0/images"] {
-            others.extend(of_project.get::<Vec<String>>(list).await?);
+            others.extend(list_of(&of_project, list).await?);
         }
     }
     let default = Incus::new(incus.socket(), "default")?;
@@ -217,6 +217,14 @@ async fn others_in_incus(incus: &Incus) -> anyhow::Result<Vec<String>> {
     let names = managed.filter_map(|n| n.get("name")?.as_str());
     others.extend(names.map(|name| format!("network {name}")));
     Ok(others)
+}
+
+/// A list of addresses of objects. Incus says `null` for some that are empty.
+async fn list_of(incus: &Incus, path: &str) -> anyhow::Result<Vec<String>> {
+    Ok(incus
+        .get::<Option<Vec<String>>>(path)
+        .await?
+        .unwrap_or_default())
 }
 
 /// Raises the inotify limit where it is too low, now and at the next boot.
