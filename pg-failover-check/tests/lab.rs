@@ -37,6 +37,39 @@ struct Ran {
     report: Value,
 }
 
+/// A check under way. A test that fails must not leave it behind: it is asked to stop, and heals.
+struct Running(Option<Child>);
+
+impl Running {
+    fn signal(&self, which: &str) {
+        let id = self.0.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([which, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
+    fn ended(mut self) -> Output {
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.signal("-TERM");
+            let _ = self.0.take().unwrap().wait_with_output();
+        }
+    }
+}
+
 fn variable(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test postgres`"))
@@ -89,14 +122,15 @@ impl Lab {
         ran
     }
 
-    fn start(&self, args: &[&str]) -> Child {
+    fn start(&self, args: &[&str]) -> Running {
         let mut command = self.command();
-        command
+        let child = command
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap()
+            .unwrap();
+        Running(Some(child))
     }
 
     async fn instance(&self, instance: &str) -> Instance {
@@ -140,13 +174,15 @@ impl Lab {
         (self.instance(instance).await.init_pid, started)
     }
 
-    async fn until_stopped(&self, instance: &str, child: &mut Child) {
+    async fn until_stopped(&self, instance: &str, check: &mut Running) {
         let stopped = async {
-            while self.instance(instance).await.status != Status::Stopped {
-                assert!(
-                    child.try_wait().unwrap().is_none(),
-                    "it ended before the fault"
-                );
+            loop {
+                // Incus can't always say while it is stopping an instance.
+                let found = self.incus.instance(&name(instance)).await;
+                if found.is_ok_and(|i| i.status == Status::Stopped) {
+                    return;
+                }
+                assert!(check.runs(), "it ended before the fault");
                 clock::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -216,17 +252,6 @@ impl Ran {
         let bound = |which: &str| gate["measured"][which].as_f64().unwrap_or(f64::INFINITY);
         (bound("lower"), bound("upper"))
     }
-}
-
-fn signal(child: &Child, which: &str) {
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args([which, &id])
-            .status()
-            .unwrap()
-            .success()
-    );
 }
 
 mod light {
@@ -351,8 +376,8 @@ mod light {
         let lab = Lab::new("held").await;
         let (primary, other) = lab.roles().await;
         let before = lab.start_of(&primary).await;
-        let mut child = lab.start(&["--rto-target", "15", "--redundancy-target", "10"]);
-        lab.until_stopped(&primary, &mut child).await;
+        let mut check = lab.start(&["--rto-target", "15", "--redundancy-target", "10"]);
+        lab.until_stopped(&primary, &mut check).await;
         let hold = "mkdir -p /run/systemd/system/pgautofailover.service.d && \
                     printf '[Service]\\nRestart=no\\n' \
                     >/run/systemd/system/pgautofailover.service.d/hold.conf && \
@@ -364,7 +389,7 @@ mod light {
             .await
             .unwrap();
         assert_eq!(held.code, 0, "{}", held.stderr);
-        let ran = lab.ran(&child.wait_with_output().unwrap());
+        let ran = lab.ran(&check.ended());
         assert_eq!(
             (ran.code, &ran.report["verdict"]),
             (2, &Value::from("fail"))
@@ -379,14 +404,14 @@ mod light {
         let lab = Lab::new("lost-monitor").await;
         let (primary, _) = lab.roles().await;
         let before = lab.start_of(&primary).await;
-        let mut child = lab.start(&["--rto-target", "14", "--redundancy-target", "5"]);
-        lab.until_stopped(&primary, &mut child).await;
+        let mut check = lab.start(&["--rto-target", "14", "--redundancy-target", "5"]);
+        lab.until_stopped(&primary, &mut check).await;
         let monitor = name("pgaf-monitor");
         lab.incus
             .set_state(&monitor, StateChange::ForceStop, MINUTE)
             .await
             .unwrap();
-        let ran = lab.ran(&child.wait_with_output().unwrap());
+        let ran = lab.ran(&check.ended());
         assert_eq!(
             (ran.code, &ran.report["verdict"]),
             (2, &Value::from("fail"))
@@ -457,10 +482,10 @@ mod light {
         for (which, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
             let (primary, _) = lab.roles().await;
             let before = lab.start_of(&primary).await;
-            let mut child = lab.start(&[]);
-            lab.until_stopped(&primary, &mut child).await;
-            signal(&child, which);
-            let ran = lab.ran(&child.wait_with_output().unwrap());
+            let mut check = lab.start(&[]);
+            lab.until_stopped(&primary, &mut check).await;
+            check.signal(which);
+            let ran = lab.ran(&check.ended());
             ran.came_to(code, "interrupted", "interrupted");
             lab.runs_again(&primary, &before).await;
             // The next one needs a whole formation; a dry run knows one.
@@ -488,6 +513,9 @@ mod light {
         lab.sql(&primary, "postgres", changed).await;
         let revoked = "alter database veza owner to postgres";
         lab.sql(&primary, "postgres", revoked).await;
+        lab.run(&[]).came_to(1, "refused", "client-cannot-connect");
+        let granted = "grant connect on database veza to veza";
+        lab.sql(&primary, "postgres", granted).await;
         lab.run(&[]).came_to(1, "refused", "client-cannot-write");
         assert_eq!(lab.start_of(&primary).await, before, "untouched");
     }

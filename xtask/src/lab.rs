@@ -117,14 +117,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The exit code that belongs to an error of the lab.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let missing = |e: &&(dyn std::error::Error + 'static)| {
+    let missing = |e: &(dyn std::error::Error + 'static)| {
+        let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
         e.is::<Missing>()
-            || e.downcast_ref::<incus::Error>()
-                .is_some_and(incus::Error::is_missing_tool)
+            || e.downcast_ref().is_some_and(incus::Error::is_missing_tool)
+            || e.downcast_ref().is_some_and(denied)
     };
     if error.chain().any(|e| e.is::<Usage>()) {
         64
-    } else if error.chain().any(|e| missing(&e)) {
+    } else if error.chain().any(missing) {
         3
     } else {
         1
@@ -340,8 +341,9 @@ async fn up(
     let incus = host::incus(&plan.keep, &topology.lab, tale).await?;
     objects::ensure(&incus, &topology.lab, &credentials.lab_id, tale).await?;
     let image = plan.image();
+    // First, because an import that was cut off leaves the image without its name.
+    image::remove_others(&incus, &image, tale).await?;
     image.ensure(&incus, tale).await?;
-    image::remove_older(&incus, &image, tale).await?;
     let alias = image.alias();
     let site = Site {
         incus: &incus,

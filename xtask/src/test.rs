@@ -134,6 +134,8 @@ fn stopped(signal: Signal) -> ExitCode {
 fn environment(lab: &Lab) -> Vec<(String, String)> {
     let mut env = lab.env();
     env.push(("VEZA_LAB_TEST".to_owned(), "1".to_owned()));
+    // What failed is said by the test; a backtrace of the test harness hides it.
+    env.push(("RUST_BACKTRACE".to_owned(), "0".to_owned()));
     env
 }
 

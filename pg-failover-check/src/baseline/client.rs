@@ -59,7 +59,7 @@ async fn open(client: &Access, at: &Target) -> Result<Session, Untouched> {
         }
         Kind::Credentials => refused("client-credentials-refused", error.to_string()),
         Kind::Tls => refused("client-tls-refused", error.to_string()),
-        _ => refused("node-unreadable", error.to_string()),
+        _ => refused("client-cannot-connect", error.to_string()),
     })
 }
 

@@ -92,11 +92,21 @@ pub enum StateChange {
 struct Wire {
     name: String,
     status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     config: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     expanded_config: BTreeMap<String, String>,
     state: Option<WireState>,
+}
+
+/// Seen with Incus 6.0: `null` for the maps of an instance whose start has just failed. One such
+/// instance must not make the whole list unreadable.
+fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -109,7 +119,7 @@ struct WireState {
 
 #[derive(Deserialize)]
 struct WireNic {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     addresses: Vec<WireAddress>,
 }
 

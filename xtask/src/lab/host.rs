@@ -209,11 +209,10 @@ async fn others_in_incus(incus: &Incus) -> anyhow::Result<Vec<String>> {
         }
     }
     let default = Incus::new(incus.socket(), "default")?;
-    others.extend(default.get::<Vec<String>>("/1.0/storage-pools").await?);
-    let networks: Vec<Value> = default.get("/1.0/networks?recursion=1").await?;
-    let managed = networks
-        .iter()
-        .filter(|n| n.get("managed") == Some(&Value::Bool(true)));
+    others.extend(list_of(&default, "/1.0/storage-pools").await?);
+    let networks = default.get_value("/1.0/networks?recursion=1").await?;
+    let networks = networks.as_array().into_iter().flatten();
+    let managed = networks.filter(|n| n.get("managed") == Some(&Value::Bool(true)));
     let names = managed.filter_map(|n| n.get("name")?.as_str());
     others.extend(names.map(|name| format!("network {name}")));
     Ok(others)

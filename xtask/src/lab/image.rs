@@ -412,12 +412,12 @@ fn remove_content(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes images that no topology asks for any more, once no instance can need them: copies of
-/// instances stand on their own.
+/// Removes images that the topology does not ask for, and one whose import was cut off before it had
+/// its name. Instances made from them stand on their own.
 ///
 /// # Errors
 /// As every change.
-pub async fn remove_older(incus: &Incus, image: &Image, tale: &Tale) -> anyhow::Result<()> {
+pub async fn remove_others(incus: &Incus, image: &Image, tale: &Tale) -> anyhow::Result<()> {
     let images: Vec<BTreeMap<String, Value>> = incus.get("/1.0/images?recursion=1").await?;
     let alias = image.alias();
     for image in images {
@@ -429,7 +429,7 @@ pub async fn remove_older(incus: &Incus, image: &Image, tale: &Tale) -> anyhow::
             continue;
         };
         tale.say(&format!(
-            "removing an older base image ({})",
+            "removing another base image ({})",
             names.join(", ")
         ));
         let path = format!("/1.0/images/{fingerprint}");

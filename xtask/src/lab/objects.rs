@@ -179,27 +179,26 @@ async fn bridge(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyh
     });
     // An interface without an address is listed, too, but not as managed.
     let found = find(incus, &path).await?;
-    let Some(found) = found.filter(|n| n.get("managed") == Some(&json!(true))) else {
+    let found = found.filter(|n| n.get("managed") == Some(&json!(true)));
+    let status = |n: &Value| n.get("status").and_then(Value::as_str).map(str::to_owned);
+    let Some(found) = found else {
         ensure!(
             !host::has_interface(name),
             "this host has a network interface {name} that Incus does not know: name another bridge in the topology"
         );
-        tale.say(&format!("making the bridge {name} ({})", lab.subnet));
-        let mut config = wanted;
-        if let Some(config) = config.as_object_mut() {
-            config.insert(LAB_KEY.to_owned(), lab_id.into());
-        }
-        let body = json!({
-            "name": name,
-            "type": "bridge",
-            "description": "Made by cargo xtask lab",
-            "config": config,
-        });
-        let request = Request::new(Method::POST, "/1.0/networks").body(&body);
-        incus.change(request, LIMIT).await?;
-        return Ok(());
+        return make_bridge(incus, lab, lab_id, wanted, tale).await;
     };
     ensure_ours(&found, "network", name)?;
+    if !matches!(status(&found).as_deref(), Some("Created" | "Unavailable")) {
+        // The command that made it was killed: Incus has its name, but never set it up.
+        tale.say(&format!(
+            "the bridge {name} was never finished: removing it"
+        ));
+        incus
+            .change(Request::new(Method::DELETE, path), LIMIT)
+            .await?;
+        return make_bridge(incus, lab, lab_id, wanted, tale).await;
+    }
     let differs = |(key, value): (&String, &Value)| config(&found, key) != value.as_str();
     if wanted.as_object().is_some_and(|w| w.iter().any(differs)) {
         tale.say(&format!("changing the bridge {name}"));
@@ -212,6 +211,54 @@ async fn bridge(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> anyh
             "the interface {name} is gone: setting the bridge up again"
         ));
         host::revive_bridge(incus, name).await?;
+        ensure!(
+            host::has_interface(name),
+            "Incus does not set its bridge {name} up again; its log tells why"
+        );
+        unplug_all(incus).await?;
+    }
+    Ok(())
+}
+
+async fn make_bridge(
+    incus: &Incus,
+    lab: &LabSpec,
+    lab_id: &str,
+    mut config: Value,
+    tale: &Tale,
+) -> anyhow::Result<()> {
+    tale.say(&format!(
+        "making the bridge {} ({})",
+        lab.bridge, lab.subnet
+    ));
+    if let Some(config) = config.as_object_mut() {
+        config.insert(LAB_KEY.to_owned(), lab_id.into());
+    }
+    let body = json!({
+        "name": lab.bridge.as_str(),
+        "type": "bridge",
+        "description": "Made by cargo xtask lab",
+        "config": config,
+    });
+    let request = Request::new(Method::POST, "/1.0/networks").body(&body);
+    incus.change(request, LIMIT).await?;
+    Ok(())
+}
+
+/// Takes the network device out of all running instances. Each still has its address, but on a link
+/// to a bridge that is gone; the device is put back with everything else that differs.
+async fn unplug_all(incus: &Incus) -> anyhow::Result<()> {
+    let instances = incus.get_value("/1.0/instances?recursion=1").await?;
+    for instance in instances.as_array().into_iter().flatten() {
+        let name = instance.get("name").and_then(Value::as_str);
+        let is_running = instance.get("status") == Some(&json!("Running"));
+        let Some(name) = name.filter(|_| is_running) else {
+            continue;
+        };
+        let body = json!({ "devices": { "eth0": { "type": "none" } } });
+        let path = format!("/1.0/instances/{name}");
+        let request = Request::new(Method::PATCH, path).body(&body);
+        incus.change(request, LIMIT).await?;
     }
     Ok(())
 }
@@ -268,10 +315,12 @@ pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result
 }
 
 async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result<()> {
-    let instances = incus.instances().await?;
-    let deleted = instances
+    let urls: Vec<String> = incus.get("/1.0/instances").await?;
+    let names = urls
         .iter()
-        .map(|i| delete_instance(incus, i.name.as_str()));
+        .filter_map(|u| u.split('?').next()?.rsplit('/').next());
+    let instances: Vec<&str> = names.collect();
+    let deleted = instances.iter().map(|name| delete_instance(incus, name));
     futures_util::future::try_join_all(deleted).await?;
     if !instances.is_empty() {
         tale.say(&format!("removed {} instances", instances.len()));

@@ -31,10 +31,10 @@ pub struct Found {
     /// Incus' word for its state.
     pub status: String,
     /// Its own config.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub config: BTreeMap<String, String>,
     /// Its own devices.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub devices: BTreeMap<String, BTreeMap<String, String>>,
     /// Its state, with addresses.
     #[serde(default)]
@@ -44,6 +44,15 @@ pub struct Found {
     snapshots: Option<Vec<Snapshot>>,
 }
 
+/// Incus says `null` for maps of an instance that it can't ask right now, as of one whose start failed.
+fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 struct State {
     network: Option<BTreeMap<String, Nic>>,
@@ -51,7 +60,7 @@ struct State {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Nic {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     addresses: Vec<Address>,
 }
 
@@ -65,11 +74,16 @@ struct Address {
 pub struct Snapshot {
     name: String,
     /// The instance's config at that moment.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub config: BTreeMap<String, String>,
 }
 
 impl Found {
+    /// Whether Incus could not ask it when it made the list, or its last start failed.
+    pub fn is_unknown(&self) -> bool {
+        self.status == "Error"
+    }
+
     /// A key of its own config.
     pub fn key(&self, name: &str) -> Option<&str> {
         self.config.get(name).map(String::as_str)
@@ -398,5 +412,7 @@ mod tests {
             "1"
         );
         assert!(found.snapshot("other").is_none());
+        let odd = json!({ "name": "a", "status": "Error", "config": null, "devices": null, "state": null });
+        assert!(serde_json::from_value::<Found>(odd).is_ok());
     }
 }

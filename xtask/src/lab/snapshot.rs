@@ -102,7 +102,9 @@ pub async fn restore(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()
     let found = provision::found(site.incus).await?;
     for wanted in group {
         let name = wanted.spec.name.as_str();
-        if found.get(name).and_then(|f| f.snapshot(NAME)).is_none() {
+        // Of an instance whose last start failed, the list does not say whether it has one.
+        let unknown = found.get(name).is_some_and(Found::is_unknown);
+        if !unknown && found.get(name).and_then(|f| f.snapshot(NAME)).is_none() {
             bail!("{name} has no healthy snapshot to go back to: run `cargo xtask lab up`");
         }
     }
