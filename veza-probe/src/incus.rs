@@ -127,7 +127,9 @@ impl Incus {
         let http = reqwest::Client::builder()
             .unix_socket(socket)
             .no_proxy()
-            .pool_max_idle_per_host(4)
+            // A kept connection that incusd closes meanwhile (after half a minute, or by a restart)
+            // would break the next request; a new one over a unix socket costs next to nothing.
+            .pool_max_idle_per_host(0)
             .build()
             .map_err(|e| Error::protocol("building the HTTP client", &e))?;
         Ok(Incus {

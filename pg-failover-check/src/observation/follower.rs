@@ -161,10 +161,26 @@ impl Eyes {
                 Ok(session) => self.listen(session).await,
                 Err(trouble) => trouble,
             };
-            let at = self.clock.at();
-            self.story.say(&format!("monitor: {trouble}"));
-            self.with(|record| record.troubles.push((at, trouble)));
+            self.trouble(trouble);
             clock::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Notes a trouble once, however often it is met in a row.
+    fn trouble(&self, trouble: String) {
+        let at = self.clock.at();
+        let mut is_new = false;
+        self.with(|record| {
+            is_new = record
+                .troubles
+                .last()
+                .is_none_or(|(_, last)| *last != trouble);
+            if is_new {
+                record.troubles.push((at, trouble.clone()));
+            }
+        });
+        if is_new {
+            self.story.say(&format!("monitor: {trouble}"));
         }
     }
 
