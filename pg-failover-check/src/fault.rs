@@ -69,12 +69,20 @@ pub async fn inject(incus: &Incus, clock: &Clock, plan: &Plan, baseline: &Baseli
 
 async fn look(clock: &Clock, primary: &Member, baseline: &Baseline) -> Option<Evidence> {
     let silent = answer(primary.at.address).await.err()?;
-    for control in baseline.others() {
-        if let Ok(word) = answer(control.at.address).await {
+    let nodes = baseline
+        .others()
+        .map(|m| (m.node.name.as_str(), m.at.address));
+    // The monitor speaks the same protocol over the same network: it still tells our own blindness
+    // from the target's silence when no other node is left.
+    let monitor = ("the monitor", baseline.monitor.at.address);
+    for (name, address) in nodes.chain([monitor]) {
+        if let Ok(word) = answer(address).await {
+            let target = format!("{} gives no protocol answer ({silent})", primary.node.name);
+            let control = format!("{name} answers ({word})");
             return Some(Evidence {
                 at: clock.at(),
-                target: format!("{} gives no protocol answer ({silent})", primary.node.name),
-                control: format!("{} answers ({word})", control.node.name),
+                target,
+                control,
             });
         }
     }

@@ -161,22 +161,22 @@ impl Eyes {
                 Ok(session) => self.listen(session).await,
                 Err(trouble) => trouble,
             };
-            self.trouble(trouble);
+            self.trouble(&trouble);
             clock::sleep(ASK_EVERY).await;
         }
     }
 
     /// Notes a trouble once, however often it is met in a row.
-    fn trouble(&self, trouble: String) {
+    fn trouble(&self, trouble: &str) {
         let at = self.clock.at();
         let mut is_new = false;
         self.with(|record| {
             is_new = record
                 .troubles
                 .last()
-                .is_none_or(|(_, last)| *last != trouble);
+                .is_none_or(|(_, last)| last != trouble);
             if is_new {
-                record.troubles.push((at, trouble.clone()));
+                record.troubles.push((at, trouble.to_owned()));
             }
         });
         if is_new {
