@@ -13,6 +13,7 @@ mod host;
 mod objects;
 mod image;
 mod plan;
+mod files;
 mod ready;
 mod provision;
 mod snapshot;

@@ -109,7 +109,14 @@ impl Image {
         } else {
             self.build(&cache, &folder, tale).await?;
         }
-        let import = self.import(incus, &folder, &alias);
+        let import = async {
+            if self.import(incus, &folder, &alias).await.is_ok() {
+                return Ok(());
+            }
+            // An import that was cut off may have ended just now, without giving the image its name.
+            remove_others(incus, self, tale).await?;
+            self.import(incus, &folder, &alias).await
+        };
         tale.during("importing the base image", import).await
     }
 

@@ -98,8 +98,10 @@ async fn wait_for_operations(incus: &Incus, tale: &Tale) -> anyhow::Result<()> {
         let all = incus.get_value("/1.0/operations?recursion=1").await?;
         let running = all.get("running").and_then(Value::as_array);
         let busy = running.into_iter().flatten().find(|o| {
-            // A person's shell in an instance is one of class websocket.
-            o.get("class").and_then(Value::as_str) == Some("task")
+            // A command in an instance makes nothing here, and a second one waits in there by itself.
+            // Only its description tells it; under another name it would be waited for, too.
+            let text = |key: &str| o.get(key).and_then(Value::as_str);
+            text("class") == Some("task") && text("description") != Some("Executing command")
         });
         let Some(busy) = busy else {
             return Ok(());

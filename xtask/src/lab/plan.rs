@@ -245,6 +245,21 @@ pub fn plan(found: Option<&Found>, wanted: &Wanted, lab: &LabSpec) -> Plan {
     Plan::Keep(changes)
 }
 
+/// When several instances of a group must be made anew, all of it is: what stays would remember
+/// members that are gone, and new members would wait for them.
+pub fn remake_whole(group: &mut [Plan]) {
+    let remade = group
+        .iter()
+        .filter(|p| matches!(p, Plan::Remake(_)))
+        .count();
+    if remade < 2 {
+        return;
+    }
+    for plan in group.iter_mut().filter(|p| matches!(p, Plan::Keep(_))) {
+        *plan = Plan::Remake("several others of its group are".to_owned());
+    }
+}
+
 fn config_changes(found: &Found, wanted: &Wanted) -> Map<String, Value> {
     let config = wanted.config();
     let differs = |(k, v): &(&String, &String)| found.key(k) != Some(v.as_str());
@@ -376,6 +391,26 @@ mod tests {
             |f| drop(f.config.insert(ROLE_KEY.to_owned(), "q".to_owned())),
         );
         assert!(matches!(other, Plan::Remake(_)));
+    }
+
+    #[test]
+    fn a_group_is_made_anew_whole_or_one_at_a_time() {
+        let keep = || Plan::Keep(Changes::default());
+        let remake = || Plan::Remake("x".to_owned());
+        let mut one = [keep(), remake(), Plan::Make];
+        remake_whole(&mut one);
+        assert_eq!(one, [keep(), remake(), Plan::Make]);
+        let mut two = [keep(), remake(), remake(), Plan::Make];
+        remake_whole(&mut two);
+        assert!(matches!(
+            two,
+            [
+                Plan::Remake(_),
+                Plan::Remake(_),
+                Plan::Remake(_),
+                Plan::Make
+            ]
+        ));
     }
 
     #[test]

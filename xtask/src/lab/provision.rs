@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::try_join_all;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use veza_probe::clock;
-use veza_probe::incus::{Error, FileKind, Incus, Method, Request, StateChange};
+use veza_probe::incus::{Incus, Method, Request, StateChange};
 use veza_probe::instance::InstanceName;
 
+use super::files;
 use super::objects;
-use super::plan::{Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, ROLE_KEY, Wanted, plan};
+use super::plan::{self, Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, ROLE_KEY, Wanted};
 use super::ready;
 use super::role::{Change, Create, Rendered};
 use super::tale::Tale;
@@ -76,11 +77,7 @@ impl Site<'_> {
     /// With the step of the instance that failed first.
     pub async fn converge(&self, all: &[Wanted<'_>]) -> anyhow::Result<bool> {
         let found = found(self.incus).await?;
-        let mut plans = Vec::new();
-        for wanted in all {
-            let found = found.get(wanted.spec.name.as_str());
-            plans.push((wanted, found, plan(found, wanted, self.lab)));
-        }
+        let plans = self.plans(all, &found);
         let names: BTreeSet<String> = plans
             .iter()
             .map(|(w, ..)| w.spec.name.to_string())
@@ -113,6 +110,27 @@ impl Site<'_> {
             }
         }
         Ok(changed.contains(&true))
+    }
+
+    /// What has to be done about each instance, group by group.
+    fn plans<'w>(
+        &self,
+        all: &'w [Wanted<'w>],
+        found: &'w BTreeMap<String, Found>,
+    ) -> Vec<(&'w Wanted<'w>, Option<&'w Found>, Plan)> {
+        let mut plans = Vec::new();
+        for group in all.chunk_by(|a, b| a.group == b.group) {
+            let found = group.iter().map(|w| found.get(w.spec.name.as_str()));
+            let found: Vec<Option<&Found>> = found.collect();
+            let pairs = group.iter().zip(&found);
+            let mut of_group: Vec<Plan> = pairs
+                .map(|(wanted, found)| plan::plan(*found, wanted, self.lab))
+                .collect();
+            plan::remake_whole(&mut of_group);
+            let three = group.iter().zip(found).zip(of_group);
+            plans.extend(three.map(|((wanted, found), plan)| (wanted, found, plan)));
+        }
+        plans
     }
 
     async fn bring_up(
@@ -168,7 +186,7 @@ impl Site<'_> {
         let request = Request::new(Method::POST, "/1.0/instances").body(&body);
         self.incus.change(request, LIMIT).await?;
         let files: Vec<&Rendered> = wanted.files.iter().collect();
-        self.write_files(name, &files).await?;
+        files::write(self.incus, name, &files).await?;
         let keys = json!({ FILES_KEY: wanted.file_stamp(), ROLE_KEY: wanted.role_stamp() });
         self.set(name, keys).await?;
         let took = self.tale.seconds() - began;
@@ -209,9 +227,9 @@ impl Site<'_> {
                 .say(&format!("{name}: {count} files differ: {}", list(changes)));
             let differ = |f: &&Rendered| changes.write.contains(&f.path);
             let files: Vec<&Rendered> = wanted.files.iter().filter(differ).collect();
-            self.write_files(name, &files).await?;
+            files::write(self.incus, name, &files).await?;
             for gone in &changes.remove {
-                self.remove_file(name, gone).await?;
+                files::remove(self.incus, name, gone).await?;
             }
         }
         Ok(())
@@ -447,33 +465,6 @@ impl Site<'_> {
         self.incus.change(request, SHORT).await?;
         Ok(())
     }
-
-    async fn write_files(&self, name: &InstanceName, files: &[&Rendered]) -> anyhow::Result<()> {
-        let ids = Ids::of(self.incus, name).await?;
-        let mut folders = BTreeSet::new();
-        for file in files {
-            for folder in parents(&file.path) {
-                if folders.insert(folder.to_owned()) {
-                    let how = (0, 0, 0o755);
-                    self.incus
-                        .write_file(name, folder, FileKind::Folder, how)
-                        .await?;
-                }
-            }
-            let how = (ids.user(&file.owner)?, ids.group(&file.group)?, file.mode);
-            let bytes = FileKind::File(file.text.clone().into_bytes());
-            self.incus.write_file(name, &file.path, bytes, how).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove_file(&self, name: &InstanceName, file: &str) -> anyhow::Result<()> {
-        let request = Request::new(Method::DELETE, format!("{}/files", path(name)));
-        match self.incus.change(request.query("path", file), SHORT).await {
-            Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 /// Starts an instance. After its own start the daemon starts instances, too: one that runs is fine,
@@ -517,87 +508,5 @@ fn list(changes: &Changes) -> String {
             format!("{first}, {second}, {third} and {} more", rest.len())
         }
         few => few.join(", "),
-    }
-}
-
-/// The folders above a path, from the top, but for those that every Debian has.
-fn parents(path: &str) -> Vec<&str> {
-    let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
-    let folders = ends.filter_map(|at| path.get(..at));
-    let known = [
-        "/etc",
-        "/usr",
-        "/usr/local",
-        "/usr/local/lib",
-        "/etc/systemd",
-        "/etc/systemd/system",
-    ];
-    folders.filter(|f| !known.contains(f)).collect()
-}
-
-/// Users and groups of an instance by name.
-struct Ids {
-    users: Map<String, Value>,
-    groups: Map<String, Value>,
-}
-
-impl Ids {
-    async fn of(incus: &Incus, name: &InstanceName) -> anyhow::Result<Ids> {
-        let read = |path: &'static str| async move {
-            let bytes = incus.read_file(name, path).await?;
-            anyhow::Ok(parse_ids(&String::from_utf8_lossy(&bytes)))
-        };
-        Ok(Ids {
-            users: read("/etc/passwd").await?,
-            groups: read("/etc/group").await?,
-        })
-    }
-
-    fn user(&self, name: &str) -> anyhow::Result<u32> {
-        id(&self.users, name).with_context(|| format!("the instance has no user {name}"))
-    }
-
-    fn group(&self, name: &str) -> anyhow::Result<u32> {
-        id(&self.groups, name).with_context(|| format!("the instance has no group {name}"))
-    }
-}
-
-fn id(ids: &Map<String, Value>, name: &str) -> Option<u32> {
-    u32::try_from(ids.get(name)?.as_u64()?).ok()
-}
-
-/// `name:password:id:…`, as in passwd and group.
-fn parse_ids(text: &str) -> Map<String, Value> {
-    let parse = |line: &str| {
-        let mut fields = line.split(':');
-        let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
-        let id: u32 = id.parse().ok()?;
-        Some((name.to_owned(), id.into()))
-    };
-    text.lines().filter_map(parse).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_that_a_file_needs_come_from_the_top() {
-        assert_eq!(
-            parents("/etc/veza/tls/ca.crt"),
-            ["/etc/veza", "/etc/veza/tls"]
-        );
-        assert!(parents("/etc/hosts").is_empty());
-        assert!(parents("/top").is_empty());
-    }
-
-    #[test]
-    fn ids_are_read_from_passwd_and_group() {
-        let ids =
-            parse_ids("root:x:0:0:root:/root:/bin/bash\npostgres:x:101:103::/:/bin/sh\nbroken\n");
-        assert_eq!(
-            (id(&ids, "postgres"), id(&ids, "broken")),
-            (Some(101), None)
-        );
     }
 }
