@@ -16,6 +16,7 @@ use super::files;
 use super::objects;
 use super::plan::{self, Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, ROLE_KEY, Wanted};
 use super::ready;
+use super::site::Site;
 use super::role::{Change, Create, Rendered};
 use super::tale::Tale;
 use super::topology::LabSpec;
@@ -30,19 +31,6 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// The names of instances that are made, as they come.
 type Made = watch::Sender<BTreeSet<String>>;
-
-/// What every step needs.
-#[derive(Clone, Copy)]
-pub struct Site<'a> {
-    /// Incus, in the lab's project.
-    pub incus: &'a Incus,
-    /// The topology's shared part.
-    pub lab: &'a LabSpec,
-    /// Where it is told.
-    pub tale: &'a Tale,
-    /// The base image.
-    pub image: &'a str,
-}
 
 /// All instances of the project. One that Incus can't ask at this moment, as while it stops, is
 /// listed as an error without config or snapshots: such a list is asked for again, for ten seconds.

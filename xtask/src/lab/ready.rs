@@ -9,7 +9,7 @@ use veza_probe::clock;
 use veza_probe::incus::Incus;
 
 use super::plan::Wanted;
-use super::provision::Site;
+use super::site::Site;
 
 const POLL: Duration = Duration::from_millis(250);
 /// One asking; a command that hangs longer is ended and asked again.

@@ -11,7 +11,8 @@ use serde_json::json;
 use veza_probe::incus::{Error, Method, Request, StateChange};
 
 use super::plan::{FILES_KEY, Found, SNAPSHOT_KEY, Wanted};
-use super::provision::{self, Site};
+use super::provision;
+use super::site::Site;
 
 const NAME: &str = "veza-healthy";
 const STOP_LIMIT: Duration = Duration::from_secs(60);
