@@ -18,8 +18,6 @@ use super::plan::{self, Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, RO
 use super::ready;
 use super::site::Site;
 use super::role::{Change, Create, Rendered};
-use super::tale::Tale;
-use super::topology::LabSpec;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(30);
