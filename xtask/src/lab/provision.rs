@@ -16,8 +16,8 @@ use super::files;
 use super::objects;
 use super::plan::{self, Changes, FAULT_KEY, FILES_KEY, Found, MADE_KEY, Plan, ROLE_KEY, Wanted};
 use super::ready;
-use super::site::Site;
 use super::role::{Change, Create, Rendered};
+use super::site::Site;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_secs(30);
