@@ -8,6 +8,7 @@ pub mod monitor;
 
 use veza_probe::address;
 use veza_probe::clock::Clock;
+use veza_probe::fault::Kind;
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
 use veza_probe::postgres::Target;
@@ -28,8 +29,6 @@ pub struct Member {
     pub node: Node,
     /// The instance it runs in.
     pub instance: InstanceName,
-    /// The init process of that instance, as the host sees it.
-    pub init_pid: i64,
     /// Where a client reaches it.
     pub at: Target,
     /// When its postmaster was started, in microseconds of Unix time.
@@ -42,10 +41,10 @@ pub struct Member {
 pub struct Baseline {
     /// The monitor, with an open session.
     pub monitor: Monitor,
-    /// All nodes.
+    /// The primary.
+    primary: Member,
+    /// All nodes, the primary among them.
     pub members: Vec<Member>,
-    /// Which of them is primary.
-    pub primary: usize,
     /// How the client logs in.
     pub client: Access,
     /// The hosts that the client tries: those of its URI, else the monitor's nodes.
@@ -60,17 +59,14 @@ pub struct Baseline {
 
 impl Baseline {
     /// The primary.
-    pub fn primary(&self) -> Option<&Member> {
-        self.members.get(self.primary)
+    pub fn primary(&self) -> &Member {
+        &self.primary
     }
 
     /// The other nodes: control members of the fault's evidence.
     pub fn others(&self) -> impl Iterator<Item = &Member> {
-        self.members
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != self.primary)
-            .map(|(_, m)| m)
+        let primary = self.primary.node.id;
+        self.members.iter().filter(move |m| m.node.id != primary)
     }
 }
 
@@ -108,20 +104,20 @@ pub async fn measure(
     let members = client::look(clock, &client, placed)
         .await
         .map_err(|u| with_nodes(u, &nodes))?;
-    let primary = members
-        .iter()
-        .position(|m| m.node.id == primary_id)
-        .unwrap_or(0);
-    client::write_once(clock, &client, &members, primary, args.read_only)
+    let primary = members.iter().find(|m| m.node.id == primary_id).cloned();
+    let Some(primary) = primary else {
+        return Err(refused("formation-not-whole", "no node is primary"));
+    };
+    client::write_once(clock, &client, &primary, args.read_only)
         .await
         .map_err(|u| with_nodes(u, &nodes))?;
     story.say(&format!(
         "formation is whole: primary {}, {} nodes",
-        name(&members, primary),
+        primary.node.name,
         nodes.len()
     ));
     let mut conditions = monitor.conditions().await;
-    conditions.extend(client::conditions(&client, &members, primary).await);
+    conditions.extend(client::conditions(&client, &primary).await);
     let mut notes: Vec<String> = feasible.warning().into_iter().collect();
     notes.extend(
         client
@@ -134,8 +130,8 @@ pub async fn measure(
     let client_hosts = client_hosts(targets, &client, &members).await?;
     Ok(Baseline {
         monitor,
-        members,
         primary,
+        members,
         client,
         client_hosts,
         feasible,
@@ -144,18 +140,16 @@ pub async fn measure(
     })
 }
 
-fn name(members: &[Member], index: usize) -> &str {
-    members.get(index).map_or("?", |m| m.node.name.as_str())
-}
-
 async fn feasible(monitor: &Monitor, args: &Args) -> Result<Feasible, Untouched> {
     let timers = monitor
         .timers()
         .await
         .map_err(|e| refused("timers-unreadable", e.to_string()))?;
     let feasible = feasibility::judge(&timers, args.rto_target);
+    // A restart does not go through the monitor's timers.
+    let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_));
     match feasible.refusal() {
-        Some(reason) if !args.allow_infeasible => {
+        Some(reason) if judged => {
             let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
             let judgement = Judgement::new(Verdict::Refused, "target-infeasible", reason, next);
             let mut untouched = Untouched::from(judgement);
@@ -171,7 +165,7 @@ async fn place(
     targets: &Targets,
     args: &Args,
     nodes: &[Node],
-) -> Result<Vec<(Node, InstanceName, i64, Target)>, Untouched> {
+) -> Result<Vec<(Node, InstanceName, Target)>, Untouched> {
     let known: Vec<_> = targets
         .instances
         .iter()
@@ -185,19 +179,19 @@ async fn place(
         let instance = instance::of_node(&node.name, &node.host, found.address, &known, chosen)
             .map_err(|e| refused("node-instance-unknown", e.to_string()))?;
         let running = targets.instances.iter().find(|i| i.name == instance);
-        let Some(running) = running.filter(|i| i.status == Status::Running) else {
+        if running.is_none_or(|i| i.status != Status::Running) {
             let reason = format!(
                 "node {} runs in {instance}, which is not running",
                 node.name
             );
             return Err(refused("instance-not-running", reason));
-        };
+        }
         let address = std::net::SocketAddr::new(found.address.into(), node.port);
         let at = Target {
             name: node.host.clone(),
             address,
         };
-        placed.push((node.clone(), instance, running.init_pid, at));
+        placed.push((node.clone(), instance, at));
     }
     Ok(placed)
 }

@@ -14,17 +14,26 @@ use veza_probe::prober::Shape;
 use veza_probe::secret::Secret;
 use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
 
-/// Stops the primary of a pg_auto_failover formation by force, measures how long a client could not
-/// write, starts the node again, and waits until the formation is whole.
+/// The check's name: in reports, in records, and as a program.
+pub const CHECK: &str = "pg-failover-check";
+
+/// Breaks the primary of a pg_auto_failover formation, measures how long a client could not write,
+/// puts the node back, waits until the formation is whole, and reads what became of the writes.
 ///
 /// Gates:
 ///   rto         from the last write that succeeded before the outage to the first one after it,
 ///               as a client saw it; at most --rto-target (60 s)
-///   redundancy  from the moment the old primary was started again until every node is healthy and
+///   redundancy  from the moment healing of the old primary began until every node is healthy and
 ///               one standby is synchronous again; at most --redundancy-target (120 s)
+///   lost-writes acknowledged rows that are not there at the end; at most --max-lost-writes (0)
+///   phantom-writes
+///               rows that were refused and are there all the same, or are there twice; none
+///   two-primaries
+///               writes acknowledged by one node while another one acknowledged writes, too; none
 ///
 /// Refuses (1) before anything is touched when the formation is not whole, when the client can't
-/// write, or when the live timers can't meet the target.
+/// write, when the live timers can't meet the target, when nobody has allowed drills (key
+/// user.veza.drill of the Incus project or instance), or when an earlier drill was not undone.
 #[derive(Debug, Parser)]
 #[command(name = "pg-failover-check", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Args {
@@ -79,7 +88,10 @@ pub struct Args {
     #[arg(long = "instance", value_name = "NODE=NAME", value_parser = node_instance)]
     pub instances: Vec<(String, InstanceName)>,
 
-    /// What is done to the primary; `none` breaks nothing and must show no outage.
+    /// What is done to the primary: `stop` (power cut), `freeze` (a host that hangs), `partition` (its
+    /// link vanishes), `kill:UNIT` (a crash that stays), `hold:UNIT` (stopped cleanly and held down),
+    /// `kill-restart:UNIT` (a crash that systemd mends: times a restart, not a failover). `none` breaks
+    /// nothing and must show no outage.
     #[arg(long, env = "PGAF_FAULT", value_name = "KIND", default_value = "stop")]
     pub fault: Kind,
 
@@ -91,6 +103,15 @@ pub struct Args {
     /// started, in seconds.
     #[arg(long, env = "REDUNDANCY_TARGET_SECONDS", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub redundancy_target: Duration,
+
+    /// Gate lost-writes: how many acknowledged rows may be missing at the end.
+    #[arg(
+        long,
+        env = "PGAF_MAX_LOST_WRITES",
+        value_name = "NUMBER",
+        default_value_t = 0
+    )]
+    pub max_lost_writes: u64,
 
     /// How long writes must go on succeeding before service counts as back, in seconds.
     #[arg(long, env = "VEZA_SETTLE_SECONDS", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
@@ -113,7 +134,8 @@ pub struct Args {
     #[arg(long, env = "VEZA_PROBE_LIMIT_MS", value_name = "MS", default_value = "1000", value_parser = milliseconds)]
     pub limit: Duration,
 
-    /// Probes without writing: asks each connection whether it would take a write.
+    /// Probes without writing: asks each connection whether it would take a write. Says nothing about
+    /// lost writes or two primaries: their gates are off.
     #[arg(long, env = "PGAF_READ_ONLY")]
     pub read_only: bool,
 
@@ -128,6 +150,19 @@ pub struct Args {
     /// Does everything up to the fault and prints the plan.
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Breaks nothing: mends what an earlier drill left broken, by its record in the state folder
+    /// (VEZA_STATE_DIR) or by the key user.veza.fault of the instances, and says what it found.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub recover: bool,
+
+    /// With --recover: only what has outlived its time, for a timer that runs beside drills.
+    #[arg(long, requires = "recover")]
+    pub expired: bool,
+
+    /// With --recover: also what a drill on another host may still be at.
+    #[arg(long, requires = "recover")]
+    pub take_over: bool,
 
     /// How the result is printed on stdout; the story is on stderr.
     #[arg(
@@ -355,6 +390,9 @@ mod tests {
             ("--monitor", "a b"),
             ("--project", "a/b"),
             ("--format", "xml"),
+            ("--fault", "kill"),
+            ("--fault", "kill:a.timer"),
+            ("--max-lost-writes", "-1"),
             ("--monitor-uri", "mysql://x"),
             ("--formation-uri", "postgres://h/db?nonsense=1"),
         ] {
@@ -397,6 +435,9 @@ mod tests {
         for word in [
             "rto ",
             "redundancy ",
+            "lost-writes",
+            "two-primaries",
+            "--recover",
             "Exit codes:",
             "RTO_TARGET_SECONDS",
             "60",

@@ -1,19 +1,21 @@
-//! The fault of this check: whichever node is primary now is stopped; proof that it is gone, and
-//! later that it is back, comes from PostgreSQL's own protocol.
+//! The fault of this check: whichever node is primary now is broken; proof that it is gone, and later
+//! that it is back, comes from PostgreSQL's own protocol.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use veza_probe::clock::{self, Clock, within};
-use veza_probe::fault::{self, Evidence, Fault, Healed, HealedStep, Kind, Plan, Target};
+use veza_probe::clock::{self, Clock};
+use veza_probe::command::Command;
+use veza_probe::fault::{self, Evidence, Fault, Kind, Plan, Undo};
 use veza_probe::incus::Incus;
-use veza_probe::postgres;
+use veza_probe::instance::InstanceName;
+use veza_probe::pulse::{Protocol, Pulse};
+use veza_probe::report::Untouched;
+use veza_probe::undo::{self, Chore, Intent, Journal, Leash, WATCHDOG_WORD};
+use veza_probe::verdict::{Judgement, Verdict};
 
-use crate::baseline::client::postmaster_started;
 use crate::baseline::{Baseline, Member};
-use crate::cli::Args;
+use crate::cli::{Args, CHECK};
+use crate::targets::{Targets, of_undo};
 
 /// How long one question may stay without an answer to count as none.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
@@ -24,27 +26,37 @@ const EVIDENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long healing may take in all: two boots of a container and some.
 pub const HEAL_LIMIT: Duration = Duration::from_secs(120);
 
-/// What will be broken; none when there is no primary.
-pub fn plan(baseline: &Baseline, args: &Args) -> Option<Plan> {
-    let primary = baseline.primary()?;
-    let target = Target {
-        instance: primary.instance.clone(),
-        init_pid: primary.init_pid,
-    };
-    let targets = if args.fault == Kind::None {
-        Vec::new()
-    } else {
-        vec![target]
-    };
-    Some(Plan {
-        system: system(args),
-        kind: args.fault,
-        targets,
-        ttl_s: (args.max_fault() + HEAL_LIMIT).as_secs(),
-    })
+/// How long the watchdog waits beyond the longest fault for a check that should be healing by then.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What will be broken.
+///
+/// # Errors
+/// Refused: nobody has allowed it, or it could not be put back exactly as it was found.
+pub async fn plan(targets: &Targets, baseline: &Baseline, args: &Args) -> Result<Plan, Untouched> {
+    let primary = baseline.primary();
+    let name = &primary.instance;
+    let own = targets.instances.iter().find(|i| i.name == *name);
+    let own: Vec<_> = own.iter().map(|i| (i.name.as_str(), &i.config)).collect();
+    let project = (args.project.as_str(), &targets.project_config);
+    undo::permitted(&args.fault, project, &own).map_err(|refusal| of_undo(&refusal))?;
+    let (system, pulse) = (system(args), pulse(primary));
+    let prepared = fault::prepare(
+        &targets.incus,
+        &system,
+        &args.fault,
+        std::slice::from_ref(name),
+        std::slice::from_ref(&pulse),
+    );
+    let mut plan = prepared.await.map_err(|unfit| {
+        let (reason, next) = (unfit.to_string(), unfit.next(&args.project));
+        Judgement::new(Verdict::Refused, unfit.reason_id(), reason, next)
+    })?;
+    plan.ttl_s = (args.max_fault() + GRACE).as_secs();
+    Ok(plan)
 }
 
-/// The system's name in reports.
+/// The system's name in reports and records.
 pub fn system(args: &Args) -> String {
     format!(
         "formation {}/{} in project {}",
@@ -52,118 +64,148 @@ pub fn system(args: &Args) -> String {
     )
 }
 
-/// Injects the fault and looks for evidence: the target gives no protocol answer while another node
-/// does.
-pub async fn inject(incus: &Incus, clock: &Clock, plan: &Plan, baseline: &Baseline) -> Fault {
-    let mut fault = fault::inject(incus, clock, plan).await;
-    let Some(primary) = baseline.primary().filter(|_| plan.kind != Kind::None) else {
-        return fault;
-    };
-    let deadline = clock.at().plus(EVIDENCE_LIMIT);
-    while fault.evidence.is_none() && clock.at() < deadline {
-        fault.evidence = look(clock, primary, baseline).await;
-        clock::sleep(Duration::from_millis(50)).await;
-    }
-    fault
+/// Whether the network no longer reaches the primary, although it runs.
+pub fn cuts_off(plan: &Plan) -> bool {
+    plan.kind == Kind::Partition
 }
 
-async fn look(clock: &Clock, primary: &Member, baseline: &Baseline) -> Option<Evidence> {
-    let silent = answer(primary.at.address).await.err()?;
-    let nodes = baseline
-        .others()
-        .map(|m| (m.node.name.as_str(), m.at.address));
+fn pulse(member: &Member) -> Pulse {
+    Pulse {
+        name: member.node.name.clone(),
+        address: member.at.address,
+        protocol: Protocol::Postgres,
+    }
+}
+
+/// Makes sure that whatever happens from now on is undone: locks, record, watchdog. `run` is this
+/// run's name; a run that breaks nothing has only its chores to undo.
+///
+/// # Errors
+/// Refused: another drill is at this system, or the state folder can't be written to.
+pub async fn journal(
+    targets: &Targets,
+    clock: &Clock,
+    (plan, run): (&Plan, &str),
+    baseline: &Baseline,
+    (args, chores): (&Args, Vec<Chore>),
+    leash: &Leash,
+) -> Result<Journal, Untouched> {
+    let mut plan = plan.clone();
+    if args.dry_run {
+        plan.undo = Undo::default();
+    }
+    let intent = Intent {
+        check: CHECK,
+        run,
+        plan: &plan,
+        members: members(targets, baseline),
+        chores,
+        warm_up: args.warm_up,
+    };
+    let watchdog = Command::new("/proc/self/exe")
+        .arg(WATCHDOG_WORD)
+        .args(std::env::args_os().skip(1));
+    let opened = Journal::open(
+        &targets.incus,
+        clock,
+        &targets.state,
+        intent,
+        watchdog,
+        leash,
+    );
+    opened.await.map_err(|refusal| of_undo(&refusal))
+}
+
+/// The formation's instances: its nodes, and the monitor where it is one of the project's.
+fn members(targets: &Targets, baseline: &Baseline) -> Vec<InstanceName> {
+    let mut names: Vec<_> = baseline.members.iter().map(|m| m.instance.clone()).collect();
+    let monitor = targets.monitor_at.address.ip();
+    let monitor = targets
+        .instances
+        .iter()
+        .find(|i| i.ipv4().iter().any(|address| *address == monitor));
+    names.extend(monitor.map(|i| i.name.clone()));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Injects the fault and looks for evidence: the target gives no protocol answer while another node
+/// does.
+///
+/// # Errors
+/// Refused while nothing is broken: a key of another drill, or no watchdog any more. Afterwards it is
+/// always a fault, perhaps without evidence.
+pub async fn inject(
+    incus: &Incus,
+    clock: &Clock,
+    plan: &Plan,
+    baseline: &Baseline,
+    journal: &mut Journal,
+) -> Result<Fault, Untouched> {
+    let set = journal.set_keys().await;
+    set.map_err(|refusal| of_undo(&refusal))?;
+    let told = journal.breaking(Duration::from_secs(plan.ttl_s)).await;
+    told.map_err(|refusal| of_undo(&refusal))?;
+    let mut fault = fault::inject(incus, clock, plan).await;
+    if !plan.kind.breaks() {
+        return Ok(fault);
+    }
+    let deadline = clock.at().plus(EVIDENCE_LIMIT);
+    while fault.evidence.is_none() && clock.at() < deadline {
+        fault.evidence = look(clock, baseline).await;
+        if fault.evidence.is_none() && matches!(plan.kind, Kind::KillRestart(_)) {
+            fault.evidence = restarted(incus, clock, plan, baseline).await;
+        }
+        clock::sleep(Duration::from_millis(20)).await;
+    }
+    if let Some(evidence) = fault.evidence.as_mut().filter(|e| e.host.is_none()) {
+        evidence.host = fault::seen(incus, plan).await;
+    }
+    Ok(fault)
+}
+
+async fn look(clock: &Clock, baseline: &Baseline) -> Option<Evidence> {
+    let primary = baseline.primary();
+    let silent = pulse(primary).ask(ANSWER_LIMIT).await.err()?;
+    Some(Evidence {
+        at: clock.at(),
+        target: format!("{} gives no protocol answer ({silent})", primary.node.name),
+        control: control(baseline).await?,
+        host: None,
+    })
+}
+
+/// A restart may be over before anyone asks: then it is a new run of the unit that proves it.
+async fn restarted(
+    incus: &Incus,
+    clock: &Clock,
+    plan: &Plan,
+    baseline: &Baseline,
+) -> Option<Evidence> {
+    let seen = fault::seen(incus, plan).await?;
+    Some(Evidence {
+        at: clock.at(),
+        target: format!("{} was started anew", baseline.primary().node.name),
+        control: control(baseline).await?,
+        host: Some(seen),
+    })
+}
+
+/// A member that answers over the same path: without one, silence may be our own blindness.
+async fn control(baseline: &Baseline) -> Option<String> {
+    let nodes = baseline.others().map(pulse);
     // The monitor speaks the same protocol over the same network: it still tells our own blindness
     // from the target's silence when no other node is left.
-    let monitor = ("the monitor", baseline.monitor.at.address);
-    for (name, address) in nodes.chain([monitor]) {
-        if let Ok(word) = answer(address).await {
-            let target = format!("{} gives no protocol answer ({silent})", primary.node.name);
-            let control = format!("{name} answers ({word})");
-            return Some(Evidence {
-                at: clock.at(),
-                target,
-                control,
-            });
+    let monitor = Pulse {
+        name: "the monitor".to_owned(),
+        address: baseline.monitor.at.address,
+        protocol: Protocol::Postgres,
+    };
+    for pulse in nodes.chain([monitor]) {
+        if let Ok(word) = pulse.ask(ANSWER_LIMIT).await {
+            return Some(format!("{} answers ({word})", pulse.name));
         }
     }
     None
-}
-
-/// Asks a server whether it speaks PostgreSQL: the request for TLS, which a postmaster answers with
-/// one byte whatever state its database is in (`S`, `N`, or `E` for an error; protocol 3.0,
-/// <https://www.postgresql.org/docs/17/protocol-flow.html#PROTOCOL-FLOW-SSL>).
-async fn answer(address: SocketAddr) -> Result<String, String> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address)
-            .await
-            .map_err(|e| e.to_string())?;
-        stream
-            .write_all(&[0, 0, 0, 8, 4, 210, 22, 47])
-            .await
-            .map_err(|e| e.to_string())?;
-        let byte = stream.read_u8().await.map_err(|e| e.to_string())?;
-        Ok(format!(
-            "'{}' to the request for TLS",
-            char::from(byte).escape_default()
-        ))
-    };
-    within(ANSWER_LIMIT, ask).await.map_err(|e| e.to_string())?
-}
-
-/// Undoes the fault, and proves it: Incus shows what was found, and the faulted postmaster answers
-/// its own protocol, with a new start where it had been gone.
-pub async fn heal(incus: &Incus, clock: &Clock, plan: &Plan, baseline: &Baseline) -> Healed {
-    let mut healed = fault::heal(incus, clock, &plan.undo(), HEAL_LIMIT).await;
-    if plan.targets.is_empty() || !healed.undone() {
-        return healed;
-    }
-    if let Some(primary) = baseline.primary() {
-        healed.steps.push(prove(clock, primary, baseline).await);
-    }
-    healed
-}
-
-/// Waits until the postmaster answers; its start time is told where it lets the client in already.
-async fn prove(clock: &Clock, member: &Member, baseline: &Baseline) -> HealedStep {
-    let began = clock.at();
-    let step = format!("{} answers its protocol", member.node.name);
-    let deadline = began.plus(HEAL_LIMIT);
-    loop {
-        let trouble = match answer(member.at.address).await {
-            Ok(word) => {
-                let done = Some(clock.at());
-                let words = format!("{word}; {}", start_told(member, baseline).await);
-                return HealedStep {
-                    step,
-                    began,
-                    done,
-                    words,
-                };
-            }
-            Err(trouble) => trouble,
-        };
-        if clock.at() >= deadline {
-            return HealedStep {
-                step,
-                began,
-                done: None,
-                words: trouble,
-            };
-        }
-        clock::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn start_told(member: &Member, baseline: &Baseline) -> String {
-    let access = &baseline.client;
-    let opened = postgres::connect(&member.at, &access.login, &access.tls, ANSWER_LIMIT).await;
-    let started = match opened {
-        Ok(session) => postmaster_started(&session).await,
-        Err(error) => Err(error),
-    };
-    match started {
-        Ok(us) if us == member.postmaster_started_us => "the same postmaster as before".to_owned(),
-        Ok(_) => "a new postmaster".to_owned(),
-        Err(_) => "the postmaster lets no client in yet".to_owned(),
-    }
 }

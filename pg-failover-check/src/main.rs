@@ -1,5 +1,5 @@
-//! pg-failover-check: stops the primary of a pg_auto_failover formation, measures how long a client
-//! could not write, starts it again, and waits until the formation is whole.
+//! pg-failover-check: breaks the primary of a pg_auto_failover formation, measures how long a client
+//! could not write, puts it back, and waits until the formation is whole.
 
 mod cli;
 mod targets;
@@ -9,55 +9,69 @@ mod observation;
 mod verdict;
 mod report;
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
-use futures_util::FutureExt;
 use veza_probe::clock::{Clock, Signal, Stop};
-use veza_probe::fault::{Fault, Healed, HealedStep, Kind, Plan};
+use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
 use veza_probe::report::{Report, Untouched};
 use veza_probe::story::Story;
+use veza_probe::undo::{self, Journal, Leash, WATCHDOG_WORD, guarded};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
-use cli::{Args, Format, Parsed};
+use cli::{Args, CHECK, Format, Parsed};
 use observation::{Observation, Watch};
 use report::Gathered;
-use targets::Targets;
+use targets::{Targets, of_incus, of_undo};
 use verdict::{Promises, Seen};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|word| word == WATCHDOG_WORD) {
+        args.remove(1);
+        return stand_watch(args);
+    }
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(check(args)),
+        Err(error) => {
+            let reason = format!("starting the runtime failed: {error}");
+            let judgement = missing("no-runtime", reason, "run it again");
+            let report = Report::new(CHECK, &Clock::start(), &judgement);
+            tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
+            ExitCode::from(report.exit_code)
+        }
+    }
+}
+
+/// The life of a watchdog, before any thread is started.
+fn stand_watch(args: Vec<OsString>) -> ExitCode {
+    let Parsed::Run(args) = cli::parse(args) else {
+        return ExitCode::FAILURE;
+    };
+    undo::stand_watch(CHECK, async |chore| observation::chore(&args, chore).await)
+}
+
+async fn check(args: Vec<OsString>) -> ExitCode {
     let clock = Clock::start();
-    let args = match cli::parse(std::env::args_os()) {
+    let args = match cli::parse(args) {
         Parsed::Run(args) => args,
         Parsed::Tell(text) => {
             tell(&mut std::io::stdout(), &text);
             return ExitCode::SUCCESS;
         }
         Parsed::Usage(judgement) => {
-            let report = Report::new(report::CHECK, &clock, &judgement);
+            let report = Report::new(CHECK, &clock, &judgement);
             tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
             return ExitCode::from(report.exit_code);
         }
     };
     let story = Story::new(args.quiet);
     let opened = open_report(&args, &clock);
-    let report = match Stop::listen()
-        .map_err(no_signals)
-        .and_then(|stop| opened.map(|()| stop))
-    {
-        Ok(stop) => {
-            Run {
-                clock,
-                args: &args,
-                story: story.clone(),
-                stop,
-            }
-            .run()
-            .await
-        }
+    let stop = Stop::listen().map_err(no_signals);
+    let report = match stop.and_then(|stop| opened.map(|()| stop)) {
+        Ok(stop) => attended(clock, &args, &story, stop).await,
         Err(why) => report::untouched(&clock, &args, why),
     };
     save(&args, &report, &story);
@@ -72,21 +86,44 @@ async fn main() -> ExitCode {
     ExitCode::from(report.exit_code)
 }
 
+/// A run, and what becomes of it when a panic ends it: the watchdog heals, and is waited for.
+async fn attended(clock: Clock, args: &Args, story: &Story, stop: Stop) -> Report {
+    let leash = Leash::new();
+    let run = Run {
+        clock,
+        args,
+        story: story.clone(),
+        stop,
+        leash: leash.clone(),
+    };
+    let ended = if args.recover {
+        guarded(run.recover()).await
+    } else {
+        guarded(run.run()).await
+    };
+    match ended {
+        Ok(report) => report,
+        Err(bug) => {
+            story.say(&format!("{bug}; waiting for the watchdog to heal"));
+            leash.let_go();
+            report::of_a_bug(&clock, args, &bug, leash.outcome().await.as_ref())
+        }
+    }
+}
+
 /// A reader that went away is no reason to lose the exit code.
 fn tell(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
+fn missing(reason_id: &str, reason: String, next: &str) -> Judgement {
+    Judgement::new(Verdict::MissingTool, reason_id, reason, next)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn no_signals(error: std::io::Error) -> Untouched {
     let reason = format!("installing signal handlers failed: {error}");
-    Judgement::new(
-        Verdict::MissingTool,
-        "no-signal-handlers",
-        reason,
-        "run it again",
-    )
-    .into()
+    missing("no-signal-handlers", reason, "run it again").into()
 }
 
 /// Saves a report that says that the run has not ended, in case it never does; so a folder that can't
@@ -95,14 +132,14 @@ fn open_report(args: &Args, clock: &Clock) -> Result<(), Untouched> {
     let Some(folder) = &args.report else {
         return Ok(());
     };
-    let reason = "the run has not ended, or was killed; the fault may be in place";
-    let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, "incus list");
-    Report::new(report::CHECK, clock, &judgement)
+    let reason = "the run has not ended, or was killed; its watchdog heals what was broken";
+    let next = format!("{CHECK} --project {} --recover", args.project);
+    let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
+    Report::new(CHECK, clock, &judgement)
         .save(folder)
         .map_err(|error| {
-            let reason = format!("--report: {error}");
             let next = "correct the folder or its permissions";
-            Judgement::new(Verdict::MissingTool, "report-unwritable", reason, next).into()
+            missing("report-unwritable", format!("--report: {error}"), next).into()
         })
 }
 
@@ -120,13 +157,26 @@ struct Run<'a> {
     args: &'a Args,
     story: Story,
     stop: Stop,
+    leash: Leash,
+}
+
+/// What is known before the fault.
+struct Ready {
+    targets: Targets,
+    baseline: Baseline,
+    plan: Plan,
+    notes: Vec<String>,
 }
 
 /// What a run has done to the system, and whether a bug of ours ended it.
 #[derive(Default)]
 struct Done {
+    /// Why nothing was broken after all.
+    refused: Option<Untouched>,
     fault: Option<Fault>,
     healed: Option<Healed>,
+    /// Whether the watchdog did what healing here could not.
+    rescued: bool,
     bug: Option<String>,
 }
 
@@ -137,122 +187,202 @@ impl Run<'_> {
             found = self.look() => found,
             signal = stop.wait() => Err(interrupted(signal)),
         };
-        let (targets, baseline) = match found {
-            Ok(found) => found,
+        let mut ready = match found {
+            Ok(ready) => ready,
             Err(why) => return report::untouched(&self.clock, self.args, why),
         };
-        let Some(plan) = fault::plan(&baseline, self.args) else {
-            let why = baseline::refused("formation-not-whole", "no node is primary");
-            return report::untouched(&self.clock, self.args, why);
+        let run = undo::run_id(&self.clock);
+        let schema = (!self.args.read_only).then(|| observation::heartbeat::schema(&run));
+        let chore = |schema: &String| observation::heartbeat::chore(&ready.baseline, schema);
+        let chores = schema.iter().map(chore).collect();
+        let opened = fault::journal(
+            &ready.targets,
+            &self.clock,
+            (&ready.plan, &run),
+            &ready.baseline,
+            (self.args, chores),
+            &self.leash,
+        );
+        let journal = match opened.await {
+            Ok(journal) => journal,
+            Err(why) => return report::untouched(&self.clock, self.args, why),
         };
+        ready.notes.extend(self.finish_chores(&ready.targets).await);
         let watch = observation::start(
             &self.clock,
-            &baseline,
+            (&ready.baseline, schema.as_deref()),
             self.args,
             &self.story,
             &mut self.stop,
         );
         let watch = match watch.await {
             Ok(watch) => watch,
-            Err(why) => return report::untouched(&self.clock, self.args, why),
+            Err(why) => {
+                let _ = journal.close(true).await;
+                return report::untouched(&self.clock, self.args, why);
+            }
         };
         match self.stop.requested() {
-            None if !self.args.dry_run => self.drill(&targets, &baseline, &plan, watch).await,
-            signal => {
-                self.without_fault(&targets, &baseline, &plan, watch, signal)
-                    .await
-            }
+            None if !self.args.dry_run => self.drill(&ready, watch, journal).await,
+            signal => self.without_fault(&ready, watch, journal, signal).await,
         }
     }
 
-    async fn look(&self) -> Result<(Targets, Baseline), Untouched> {
+    async fn look(&self) -> Result<Ready, Untouched> {
         let targets = targets::resolve(self.args).await?;
+        let clear = undo::clear_of_earlier_faults(
+            &targets.state,
+            &targets.incus,
+            &targets.instances,
+            &fault::system(self.args),
+            CHECK,
+        );
+        clear.map_err(|refusal| of_undo(&refusal))?;
         let baseline = baseline::measure(&self.clock, &targets, self.args, &self.story).await?;
-        Ok((targets, baseline))
+        let plan = fault::plan(&targets, &baseline, self.args).await?;
+        Ok(Ready {
+            targets,
+            baseline,
+            plan,
+            notes: Vec::new(),
+        })
+    }
+
+    /// Mends what earlier drills left.
+    async fn recover(self) -> Report {
+        let recovered = async {
+            let (incus, state) = targets::incus_only(self.args).await?;
+            let wanted = undo::Wanted {
+                expired_only: self.args.expired,
+                take_over: self.args.take_over,
+            };
+            let chores = async |chore: &undo::Chore| observation::chore(self.args, chore).await;
+            let done = undo::recover(&incus, &self.clock, &state, wanted, (CHECK, &chores)).await;
+            done.map_err(|error| of_incus(&error))?
+                .map_err(|refusal| of_undo(&refusal))
+        };
+        match recovered.await {
+            Ok(recovered) => report::recovered(&self.clock, self.args, recovered),
+            Err(why) => report::untouched(&self.clock, self.args, why),
+        }
+    }
+
+    /// Cleans up after earlier runs that were killed.
+    async fn finish_chores(&self, targets: &Targets) -> Vec<String> {
+        let chores = async |chore: &undo::Chore| observation::chore(self.args, chore).await;
+        undo::finish_chores(&targets.state, &self.args.project, (CHECK, &chores)).await
     }
 
     /// A dry run, or a signal that came before the fault.
     async fn without_fault(
         &self,
-        targets: &Targets,
-        baseline: &Baseline,
-        plan: &Plan,
+        ready: &Ready,
         watch: Watch,
+        journal: Journal,
         signal: Option<Signal>,
     ) -> Report {
-        let observation = watch.finish(baseline).await;
+        let observation = watch.finish(&ready.baseline).await;
+        let _ = journal.close(true).await;
         let judgement = match signal {
             Some(signal) => interrupted(signal).judgement,
-            None => report::planned(plan),
+            None => report::planned(&ready.plan),
         };
+        let notes = vec!["nothing was broken".to_owned()];
         let gathered = Gathered {
-            targets,
-            baseline,
+            targets: &ready.targets,
+            baseline: &ready.baseline,
+            plan: &ready.plan,
             fault: None,
             healed: None,
             observation: Some(&observation),
             gates: Vec::new(),
-            notes: vec!["nothing was broken".to_owned()],
+            notes: ready.notes.iter().cloned().chain(notes).collect(),
         };
         report::assemble(&self.clock, self.args, &judgement, gathered)
     }
 
     /// From the fault on there is no early return: whatever happens around the watch, it is healed.
-    async fn drill(
-        mut self,
-        targets: &Targets,
-        baseline: &Baseline,
-        plan: &Plan,
-        mut watch: Watch,
-    ) -> Report {
+    async fn drill(mut self, ready: &Ready, mut watch: Watch, mut journal: Journal) -> Report {
         let mut done = Done::default();
-        let broken =
-            guarded(self.break_and_watch(targets, baseline, plan, &mut watch, &mut done.fault));
+        let broken = guarded(self.break_and_watch(ready, &mut watch, &mut journal, &mut done));
         done.bug = broken.await.err();
+        if let Some(why) = done.refused.take() {
+            return self.refused(ready, watch, journal, why).await;
+        }
         let provisional = guarded(async { watch.so_far() }).await.ok();
-        save(
-            self.args,
-            &self.judged(targets, baseline, &done, provisional.as_ref(), Vec::new()),
-            &self.story,
-        );
-        watch.note(format!("healing: {}", told(plan)));
-        done.healed = Some(self.heal(targets, baseline, plan).await);
-        let whole = guarded(self.watch_return(&mut watch, &done)).await;
+        let report = self.judged(ready, &done, provisional.as_ref(), Vec::new());
+        save(self.args, &report, &self.story);
+        watch.note(format!("healing: {}", ready.plan.undo.told()));
+        let mut healed = self.heal(ready, &journal).await;
+        watch.joined();
+        if healed.undone() {
+            let rest = self.args.redundancy_target + fault::HEAL_LIMIT;
+            healed.steps.extend(journal.undone(&self.clock, rest).await);
+        }
+        done.healed = Some(healed);
+        let whole = guarded(self.watch_return(ready, &mut watch, &done)).await;
         done.bug = done.bug.or(whole.err());
-        let observation = match guarded(watch.finish(baseline)).await {
+        let observation = match guarded(watch.finish(&ready.baseline)).await {
             Ok(observation) => Some(observation),
             Err(bug) => {
                 done.bug.get_or_insert(bug);
                 None
             }
         };
-        let notes = self.switch_back(baseline, &done).await;
-        self.judged(targets, baseline, &done, observation.as_ref(), notes)
+        let mut notes = self.close(&mut done, journal).await;
+        notes.extend(self.switch_back(ready, &done).await);
+        self.judged(ready, &done, observation.as_ref(), notes)
+    }
+
+    /// Nothing was broken after all: a key of another drill, or the watchdog had gone.
+    async fn refused(
+        &self,
+        ready: &Ready,
+        watch: Watch,
+        journal: Journal,
+        why: Untouched,
+    ) -> Report {
+        watch.finish(&ready.baseline).await;
+        // It takes keys away that were set before the refusal, and the record.
+        let cleaned = journal.close(false).await;
+        let mut report = report::untouched(&self.clock, self.args, why);
+        report
+            .notes
+            .extend(cleaned.err().map(|outcome| outcome.words));
+        report
     }
 
     async fn break_and_watch(
         &mut self,
-        targets: &Targets,
-        baseline: &Baseline,
-        plan: &Plan,
+        ready: &Ready,
         watch: &mut Watch,
-        fault: &mut Option<Fault>,
+        journal: &mut Journal,
+        done: &mut Done,
     ) {
-        self.story.say(&format!("fault: {}", told_fault(plan)));
-        let injected = fault::inject(&targets.incus, &self.clock, plan, baseline).await;
-        let injected = fault.insert(injected);
-        match (&injected.evidence, &injected.trouble) {
-            (Some(evidence), _) => {
-                self.story.say(&format!(
-                    "evidence: {}, while {}",
-                    evidence.target, evidence.control
-                ));
+        let (plan, baseline) = (&ready.plan, &ready.baseline);
+        let incus = &ready.targets.incus;
+        self.story.say(&format!("fault: {}", plan.told()));
+        let injected = fault::inject(incus, &self.clock, plan, baseline, journal).await;
+        let injected = match injected {
+            Ok(fault) => done.fault.insert(fault),
+            Err(why) => {
+                done.refused = Some(why);
+                return;
             }
+        };
+        if fault::cuts_off(plan) {
+            watch.cut_off(incus, baseline);
+        }
+        match (&injected.evidence, &injected.trouble) {
+            (Some(evidence), _) => self.story.say(&format!(
+                "evidence: {}, while {}",
+                evidence.target, evidence.control
+            )),
             (None, Some(trouble)) => self.story.say(&format!("the fault failed: {trouble}")),
-            (None, None) if plan.kind == Kind::None => {}
+            (None, None) if !plan.kind.breaks() => {}
             (None, None) => self.story.say("no evidence that the fault took hold"),
         }
-        if injected.evidence.is_some() || plan.kind == Kind::None {
+        if injected.evidence.is_some() || !plan.kind.breaks() {
             watch
                 .until_service_back(injected, self.args.max_fault(), &mut self.stop)
                 .await;
@@ -260,20 +390,22 @@ impl Run<'_> {
     }
 
     /// Heals, whatever signal comes meanwhile; a person who is impatient is told how long it may take.
-    async fn heal(&self, targets: &Targets, baseline: &Baseline, plan: &Plan) -> Healed {
+    async fn heal(&self, ready: &Ready, journal: &Journal) -> Healed {
         let began = self.clock.at();
+        let limit = fault::HEAL_LIMIT;
+        journal.healing(2 * limit).await;
         let mut stop = self.stop.clone();
-        let heal = guarded(fault::heal(&targets.incus, &self.clock, plan, baseline));
+        let (incus, undo) = (&ready.targets.incus, &ready.plan.undo);
+        let heal = guarded(veza_probe::fault::heal(incus, &self.clock, undo, limit));
         tokio::pin!(heal);
         let healed = loop {
             tokio::select! {
                 healed = &mut heal => break healed,
                 () = stop.again() => {
                     let spent = self.clock.at().us_since(began) as f64 / 1e6;
-                    let limit = 2.0 * fault::HEAL_LIMIT.as_secs_f64();
                     self.story.say(&format!(
                         "healing goes on, for at most {:.0} s more; then this ends by itself",
-                        (limit - spent).max(0.0)
+                        (limit.as_secs_f64() - spent).max(0.0)
                     ));
                 }
             }
@@ -289,15 +421,11 @@ impl Run<'_> {
     }
 
     /// Redundancy is worth waiting for only when the drill goes on.
-    async fn watch_return(&mut self, watch: &mut Watch, done: &Done) {
-        let control = self.args.fault == Kind::None;
-        let began = done
-            .healed
-            .as_ref()
-            .and_then(|h| h.steps.first())
-            .map(|step| step.began);
-        let undone = done.healed.as_ref().is_some_and(Healed::undone);
-        if let Some(began) = began.filter(|_| undone && !control && done.bug.is_none())
+    async fn watch_return(&mut self, ready: &Ready, watch: &mut Watch, done: &Done) {
+        let healed = done.healed.as_ref();
+        let began = healed.and_then(|h| h.steps.first()).map(|s| s.began);
+        let undone = healed.is_some_and(Healed::undone) && ready.plan.kind.breaks();
+        if let Some(began) = began.filter(|_| undone && done.bug.is_none())
             && self.stop.requested().is_none()
         {
             let limit = self.args.redundancy_target;
@@ -305,15 +433,32 @@ impl Run<'_> {
         }
     }
 
+    /// Gives back what the journal held; where something was not undone, the watchdog tries.
+    async fn close(&self, done: &mut Done, journal: Journal) -> Vec<String> {
+        let undone = done.healed.as_ref().is_some_and(Healed::undone);
+        if !undone {
+            self.story.say("not undone: the watchdog tries now");
+        }
+        match journal.close(undone).await {
+            Ok(()) if undone => Vec::new(),
+            Ok(()) => {
+                done.rescued = true;
+                vec!["the watchdog undid what healing here could not".to_owned()]
+            }
+            Err(outcome) => vec![format!("{}: {}", outcome.by, outcome.words)],
+        }
+    }
+
     /// Gives the roles back, where that was asked for and the drill came to its end.
-    async fn switch_back(&self, baseline: &Baseline, done: &Done) -> Vec<String> {
+    async fn switch_back(&self, ready: &Ready, done: &Done) -> Vec<String> {
         let came_through = done.bug.is_none() && self.stop.requested().is_none();
-        if !self.args.switch_back || self.args.fault == Kind::None || !came_through {
+        if !self.args.switch_back || !ready.plan.kind.breaks() || !came_through {
             return Vec::new();
         }
         self.story.say("switching back");
         let limit = self.args.redundancy_target;
-        match guarded(observation::switch_back(&self.clock, baseline, limit)).await {
+        let back = observation::switch_back(&self.clock, &ready.baseline, limit);
+        match guarded(back).await {
             Ok(Ok(took_s)) => vec![format!("roles were switched back in {took_s:.1} s")],
             Ok(Err(words)) | Err(words) => vec![format!("roles were not switched back: {words}")],
         }
@@ -321,50 +466,47 @@ impl Run<'_> {
 
     fn judged(
         &self,
-        targets: &Targets,
-        baseline: &Baseline,
+        ready: &Ready,
         done: &Done,
         observation: Option<&Observation>,
         notes: Vec<String>,
     ) -> Report {
+        let primary = ready.baseline.primary();
         let mut seen = Seen {
+            target: primary.instance.to_string(),
+            read_only: self.args.read_only,
+            interrupted: self.stop.requested(),
             bug: done.bug.clone(),
             ..Seen::default()
         };
-        seen.target = baseline
-            .primary()
-            .map(|m| m.instance.to_string())
-            .unwrap_or_default();
-        seen.interrupted = self.stop.requested();
+        let healed = done.healed.as_ref();
+        let began = healed.and_then(|h| h.steps.first()).map(|s| s.began);
         if let Some(fault) = &done.fault {
             seen.faulted(fault);
+            if let Some(observation) = observation {
+                seen.observed(observation, self.args.settle, began);
+                seen.asked(&observation.rivals, primary.node.id, fault, began);
+            }
         }
-        if let Some(healed) = &done.healed {
-            seen.healed(healed);
-        }
-        if let Some(observation) = observation {
-            let healed = done
-                .healed
-                .as_ref()
-                .and_then(|h| h.steps.first())
-                .map(|s| s.began);
-            seen.observed(observation, self.args.settle, healed);
+        if let Some(healed) = healed {
+            seen.healed(healed, done.rescued);
         }
         let promises = Promises {
             rto_s: self.args.rto_target.as_secs_f64(),
             redundancy_s: self.args.redundancy_target.as_secs_f64(),
+            lost_writes: self.args.max_lost_writes,
         };
         let gates = verdict::gates(&seen, &promises);
         let judgement = verdict::judge(&seen, &gates);
-        let (fault, healed) = (done.fault.as_ref(), done.healed.as_ref());
         let gathered = Gathered {
-            targets,
-            baseline,
-            fault,
+            targets: &ready.targets,
+            baseline: &ready.baseline,
+            plan: &ready.plan,
+            fault: done.fault.as_ref(),
             healed,
             observation,
             gates,
-            notes,
+            notes: ready.notes.iter().cloned().chain(notes).collect(),
         };
         report::assemble(&self.clock, self.args, &judgement, gathered)
     }
@@ -372,62 +514,6 @@ impl Run<'_> {
 
 fn interrupted(signal: Signal) -> Untouched {
     let reason = format!("{signal} ended the run before anything was broken");
-    Judgement::new(
-        Verdict::Interrupted(signal),
-        "interrupted",
-        reason,
-        "run it again",
-    )
-    .into()
-}
-
-fn told_fault(plan: &Plan) -> String {
-    let targets: Vec<_> = plan
-        .targets
-        .iter()
-        .map(|t| t.instance.to_string())
-        .collect();
-    if targets.is_empty() {
-        "none".to_owned()
-    } else {
-        format!("{} {}", plan.kind, targets.join(", "))
-    }
-}
-
-fn told(plan: &Plan) -> String {
-    let steps: Vec<_> = plan.undo().steps.iter().map(ToString::to_string).collect();
-    if steps.is_empty() {
-        "nothing to undo".to_owned()
-    } else {
-        steps.join(", ")
-    }
-}
-
-/// Runs a part of the drill; a panic becomes words, so that healing comes next and not the end.
-async fn guarded<T>(part: impl Future<Output = T>) -> Result<T, String> {
-    // What a panicking part leaves half done is only read for the report.
-    AssertUnwindSafe(part)
-        .catch_unwind()
-        .await
-        .map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            format!("panic: {}", text.unwrap_or("without words"))
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_becomes_words() {
-        let fails = async {
-            if std::env::args().count() > 0 {
-                panic!("number {}", 7);
-            }
-        };
-        assert_eq!(guarded(fails).await, Err("panic: number 7".to_owned()));
-        assert_eq!(guarded(async { 7 }).await, Ok(7));
-    }
+    let verdict = Verdict::Interrupted(signal);
+    Judgement::new(verdict, "interrupted", reason, "run it again").into()
 }

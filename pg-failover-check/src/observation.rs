@@ -2,21 +2,30 @@
 
 pub mod follower;
 pub mod heartbeat;
+pub mod rivals;
 pub mod phases;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use veza_probe::clock::{self, At, Clock, Signal, Stop};
-use veza_probe::fault::{Fault, Kind};
+use veza_probe::fault::Fault;
+use veza_probe::incus::Incus;
+use veza_probe::ledger::{self, Attempt, Ledger};
 use veza_probe::outage;
+use veza_probe::postgres;
 use veza_probe::prober::{Connector, Prober, Sample, Shape};
 use veza_probe::report::{Event, Untouched};
 use veza_probe::story::Story;
+use veza_probe::undo::Chore;
 
+use crate::baseline::client::postmaster_started;
 use crate::baseline::{Baseline, refused};
 use crate::cli::{self, Args};
+use crate::targets;
 use follower::{Follower, Record};
 use heartbeat::{Heartbeat, NodeClient};
+use rivals::{Asker, Rivals};
 
 /// How long a control run is watched in which nothing is broken.
 const CONTROL: Duration = Duration::from_secs(10);
@@ -36,6 +45,7 @@ pub struct Watch {
     prober: Prober,
     follower: Follower,
     heartbeat: Heartbeat,
+    rivals: Option<Rivals>,
     events: Vec<Event>,
 }
 
@@ -62,28 +72,35 @@ pub struct Observation {
     pub connectors: Vec<Connector>,
     /// What the monitor said.
     pub record: Record,
+    /// What each node answered when it was asked to take a write; empty when none was.
+    pub rivals: Vec<Asker>,
+    /// What became of the writes; none when there were none, or not yet, or they can't be read.
+    pub ledger: Option<Ledger>,
+    /// How many writes that some node acknowledged when it was asked are not there at the end.
+    pub rivals_lost: Option<usize>,
     /// What else happened.
     pub events: Vec<Event>,
-    /// What could not be cleaned up.
+    /// What else a person should know: what could not be read or cleaned up, and whether the old
+    /// primary's postmaster is another one now.
     pub leftovers: Vec<String>,
 }
 
-/// Makes the heartbeat's table, starts the probes and the monitor's follower, and watches for the
-/// warm-up.
+/// Makes the heartbeat's table in `schema` (none: probes don't write), starts the probes and the
+/// monitor's follower, and watches for the warm-up.
 ///
 /// # Errors
 /// Refused when the table can't be made, or when a probe failed before anything was broken; nothing
 /// is left behind then.
 pub async fn start(
     clock: &Clock,
-    baseline: &Baseline,
+    (baseline, schema): (&Baseline, Option<&str>),
     args: &Args,
     story: &Story,
     stop: &mut Stop,
 ) -> Result<Watch, Untouched> {
     let shape = args.shape().map_err(cli::usage)?;
-    let heartbeat = Heartbeat::make(clock, baseline, args.read_only).await?;
-    let client = |at: &veza_probe::postgres::Target| NodeClient {
+    let heartbeat = Heartbeat::make(baseline, schema).await?;
+    let client = |at: &postgres::Target| NodeClient {
         at: at.clone(),
         access: baseline.client.clone(),
         table: heartbeat.table(),
@@ -93,6 +110,8 @@ pub async fn start(
     let first_due = clock.at().plus(CONNECT_FIRST);
     let prober = Prober::start(*clock, shape, hosts, first_due);
     let follower = Follower::start(*clock, story.clone(), &baseline.monitor);
+    let rivals = heartbeat.rivals();
+    let rivals = rivals.map(|table| Rivals::start(*clock, baseline, table));
     let mut watch = Watch {
         clock: *clock,
         story: story.clone(),
@@ -101,6 +120,7 @@ pub async fn start(
         prober,
         follower,
         heartbeat,
+        rivals,
         events: Vec::new(),
     };
     let warm = watch.warm_up(first_due, args.warm_up, stop).await;
@@ -164,6 +184,20 @@ impl Watch {
         });
     }
 
+    /// A node that the network does not reach any more is asked from inside its instance.
+    pub fn cut_off(&mut self, incus: &Incus, baseline: &Baseline) {
+        if let Some(rivals) = &mut self.rivals {
+            rivals.ask_inside(incus, baseline.primary(), baseline);
+        }
+    }
+
+    /// The network reaches every node again.
+    pub fn joined(&mut self) {
+        if let Some(rivals) = &mut self.rivals {
+            rivals.ask_outside();
+        }
+    }
+
     /// Waits until clients succeed again and go on doing so, for at most `limit` after the fault. A
     /// control run is watched for a fixed time.
     pub async fn until_service_back(
@@ -172,7 +206,7 @@ impl Watch {
         limit: Duration,
         stop: &mut Stop,
     ) -> Ended {
-        if fault.plan.kind == Kind::None {
+        if !fault.plan.kind.breaks() {
             return self.pause(CONTROL, stop).await;
         }
         let deadline = fault.called.plus(limit);
@@ -253,28 +287,105 @@ impl Watch {
             samples: self.prober.so_far().samples,
             connectors: self.prober.connectors(),
             record: self.follower.inspect(Record::clone),
+            rivals: self.rivals.as_ref().map(Rivals::so_far).unwrap_or_default(),
+            ledger: None,
+            rivals_lost: None,
             events: self.events.clone(),
             leftovers: Vec::new(),
         }
     }
 
-    /// Stops probing and following, and takes the heartbeat's table away.
+    /// Stops probing and following, reads what became of the writes, and takes the heartbeat's table
+    /// away.
     pub async fn finish(self, baseline: &Baseline) -> Observation {
         let connectors = self.prober.connectors();
         let samples = self.prober.finish().await;
         let record = self.follower.finish();
+        let rivals = match self.rivals {
+            Some(rivals) => rivals.finish().await,
+            None => Vec::new(),
+        };
         let action = self.heartbeat.action();
-        let leftovers = self.heartbeat.remove(baseline).await;
+        let mut leftovers = Vec::new();
+        let ledger = match reconciled(&self.heartbeat, baseline, &samples).await {
+            Ok(ledger) => ledger,
+            Err(words) => {
+                leftovers.push(format!("the rows could not be read: {words}"));
+                None
+            }
+        };
+        leftovers.extend(restart_told(baseline).await);
+        let rivals_lost = rivals_lost(&self.heartbeat, baseline, &rivals).await;
+        leftovers.extend(self.heartbeat.remove(baseline).await);
         Observation {
             shape: self.shape,
             action,
             samples,
             connectors,
             record,
+            rivals,
+            ledger,
+            rivals_lost,
             events: self.events,
-            leftovers: leftovers.into_iter().collect(),
+            leftovers,
         }
     }
+}
+
+/// Compares what the client was told with the rows that are there.
+async fn reconciled(
+    heartbeat: &Heartbeat,
+    baseline: &Baseline,
+    samples: &[Sample],
+) -> Result<Option<Ledger>, String> {
+    let Some(table) = heartbeat.table() else {
+        return Ok(None);
+    };
+    let rows = heartbeat.rows(baseline, &table).await?;
+    let attempts: Vec<Attempt> = samples.iter().map(Attempt::from).collect();
+    Ok(Some(ledger::reconcile(&attempts, &rows)))
+}
+
+/// Whether the old primary's postmaster was started anew; none when it lets no client in yet.
+async fn restart_told(baseline: &Baseline) -> Option<String> {
+    let (old, access) = (baseline.primary(), &baseline.client);
+    let limit = Duration::from_secs(2);
+    let session = postgres::connect(&old.at, &access.login, &access.tls, limit).await;
+    let started = postmaster_started(&session.ok()?).await.ok()?;
+    let name = &old.node.name;
+    Some(if started == old.postmaster_started_us {
+        format!("{name} has the same postmaster as before")
+    } else {
+        format!("{name} has a new postmaster")
+    })
+}
+
+/// How many rows that a node acknowledged when it was asked are not there: they were taken by a node
+/// that had lost its role.
+async fn rivals_lost(
+    heartbeat: &Heartbeat,
+    baseline: &Baseline,
+    rivals: &[Asker],
+) -> Option<usize> {
+    let rows = heartbeat.rows(baseline, &heartbeat.rivals()?).await.ok()?;
+    let rows: BTreeSet<u64> = rows.into_iter().collect();
+    let took = rivals.iter().flat_map(|asker| &asker.took);
+    Some(took.filter(|number| !rows.contains(number)).count())
+}
+
+/// Does a chore that an earlier run left, as its watchdog or a later run of the same program.
+///
+/// # Errors
+/// What stood in the way.
+pub async fn chore(args: &Args, chore: &Chore) -> Result<String, String> {
+    heartbeat::do_chore(chore, |hosts, dbname| {
+        let access = match &args.formation_conninfo {
+            Some(conninfo) => targets::access(conninfo.clone(), "PGAF_FORMATION"),
+            None => targets::access_to_nodes(hosts, dbname),
+        };
+        access.map_err(|untouched| untouched.judgement.reason)
+    })
+    .await
 }
 
 /// Makes the old primary primary again, by the monitor's own switchover; returns how long that took,
@@ -287,7 +398,7 @@ pub async fn switch_back(
     baseline: &Baseline,
     limit: Duration,
 ) -> Result<f64, String> {
-    let old = baseline.primary().ok_or("no primary is known")?;
+    let old = baseline.primary();
     let began = clock.at();
     baseline
         .monitor

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use veza_probe::clock::{Clock, micros};
 use veza_probe::fault::{Fault, Healed, Plan};
-use veza_probe::outage;
+use veza_probe::outage::{self, Between, Phase};
 use veza_probe::prober::{Lateness, Outcome};
 use veza_probe::report::{Event, Probes, Report, Untouched};
+use veza_probe::tenure::{self, Fenced};
+use veza_probe::undo::{End, Found, Mended, Recovered};
 use veza_probe::verdict::{Gate, Judgement, Verdict};
 
 use crate::baseline::formation::{self, Node};
 use crate::baseline::{Baseline, Member};
-use crate::cli::Args;
+use crate::cli::{Args, CHECK};
 use crate::fault::system;
 use crate::observation::{Observation, phases};
 use crate::targets::Targets;
-
-/// The check's name in reports.
-pub const CHECK: &str = "pg-failover-check";
+use crate::verdict::tenures;
 
 /// What a run has gathered when its report is due.
 pub struct Gathered<'a> {
@@ -25,6 +25,8 @@ pub struct Gathered<'a> {
     pub targets: &'a Targets,
     /// What was found before.
     pub baseline: &'a Baseline,
+    /// What was to be broken.
+    pub plan: &'a Plan,
     /// What was broken.
     pub fault: Option<&'a Fault>,
     /// What healing did.
@@ -50,26 +52,11 @@ pub fn untouched(clock: &Clock, args: &Args, untouched: Untouched) -> Report {
 
 /// What a dry run came to.
 pub fn planned(plan: &Plan) -> Judgement {
-    let targets: Vec<_> = plan
-        .targets
-        .iter()
-        .map(|t| t.instance.to_string())
-        .collect();
-    let target = if targets.is_empty() {
-        "nothing".to_owned()
-    } else {
-        targets.join(", ")
-    };
-    let undo: Vec<_> = plan.undo().steps.iter().map(ToString::to_string).collect();
     let reason = format!(
-        "would {} {target}, for at most {} s with healing, and undo it: {}",
-        plan.kind,
+        "would break this: {}; for at most {} s, and undo it: {}",
+        plan.told(),
         plan.ttl_s,
-        if undo.is_empty() {
-            "nothing to undo".to_owned()
-        } else {
-            undo.join(", ")
-        }
+        plan.undo.told()
     );
     Judgement::new(
         Verdict::Planned,
@@ -77,6 +64,58 @@ pub fn planned(plan: &Plan) -> Judgement {
         reason,
         "the same command without --dry-run",
     )
+}
+
+/// What a panic that reached the end of the run came to: the watchdog had to heal.
+pub fn of_a_bug(clock: &Clock, args: &Args, bug: &str, healed: Option<&Mended>) -> Report {
+    let judgement = match healed {
+        Some(outcome) if !outcome.undone => Judgement::new(
+            Verdict::NotUndone,
+            "fault-may-remain",
+            format!("a bug of this tool ended the run ({bug}), and {}", outcome.words),
+            "look now: pg-failover-check --recover, then `incus list`",
+        ),
+        _ => Judgement::new(
+            Verdict::Internal,
+            "bug",
+            format!("a bug of this tool ended the run; the fault was undone: {bug}"),
+            "report it with the story above",
+        ),
+    };
+    let mut report = Report::new(CHECK, clock, &judgement);
+    report.system = system(args);
+    report.condition("version", env!("CARGO_PKG_VERSION"));
+    report
+        .notes
+        .extend(healed.map(|outcome| format!("{}: {}", outcome.by, outcome.words)));
+    report
+}
+
+/// What `--recover` came to.
+pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered) -> Report {
+    let told = |run: &Found| format!("run {} {}", run.run, run.words);
+    let (verdict, reason_id, next) = if recovered.any(End::NotUndone) {
+        let next = "look now: `incus list`; correct what stands in the way and run it again";
+        (Verdict::NotUndone, "fault-may-remain", next)
+    } else if recovered.any(End::LeftAlone) {
+        let next = "wait for the end of what is under way";
+        (Verdict::Refused, "drill-under-way", next)
+    } else {
+        (Verdict::Clean, "nothing-left", "nothing to do")
+    };
+    let reason = match recovered.runs.as_slice() {
+        [] => "no record and no key of a drill was found".to_owned(),
+        runs => runs.iter().map(told).collect::<Vec<_>>().join("; "),
+    };
+    let mut report = Report::new(
+        CHECK,
+        clock,
+        &Judgement::new(verdict, reason_id, reason, next),
+    );
+    report.system = format!("project {}", args.project);
+    report.condition("version", env!("CARGO_PKG_VERSION"));
+    report.undo = recovered.runs.into_iter().flat_map(|run| run.steps).collect();
+    report
 }
 
 /// The report of a run.
@@ -92,6 +131,7 @@ pub fn assemble(clock: &Clock, args: &Args, judgement: &Judgement, run: Gathered
         .unwrap_or_default();
     report.gates = run.gates;
     report.notes.clone_from(&run.baseline.notes);
+    report.notes.extend(run.plan.notes.iter().cloned());
     report.notes.extend(run.notes);
     let before: Vec<Node> = run
         .baseline
@@ -157,8 +197,20 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     report.client_outage = phases::client_outage(&outages, args.settle);
     if let Some(fault) = &report.fault {
         let healed = report.undo.first().map(|step| step.began);
-        let old = baseline.primary().map_or(-1, |m| m.node.id);
+        let old = baseline.primary().node.id;
         report.phases = phases::phases(&observation.record, old, &outages, fault.called, healed);
+        let (phase, note) = fenced(observation, baseline, fault);
+        report.phases.extend(phase);
+        report.notes.extend(note);
+        report.phases.sort_by_key(|phase| phase.at.latest);
+    }
+    report.ledger.clone_from(&observation.ledger);
+    report.overlaps = tenure::overlaps(&tenures(&observation.rivals));
+    if let Some(lost) = observation.rivals_lost.filter(|lost| *lost > 0) {
+        report.notes.push(format!(
+            "{lost} writes that a node acknowledged when it was asked are not there: it took them \
+             without its role"
+        ));
     }
     report.outages = outages;
     report.events = events(observation);
@@ -171,6 +223,40 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
                 connector.host, error.text
             ));
         }
+    }
+}
+
+/// When the old primary had fenced itself: what keeps two primaries apart. Of a node that was stopped
+/// nothing can be said.
+fn fenced(
+    observation: &Observation,
+    baseline: &Baseline,
+    fault: &Fault,
+) -> (Option<Phase>, Option<String>) {
+    let old = baseline.primary();
+    let asker = observation.rivals.iter().find(|a| a.node == old.node.id);
+    let Some(asker) = asker.filter(|_| fault.plan.kind.breaks()) else {
+        return (None, None);
+    };
+    let name = &old.node.name;
+    match tenure::fenced(&asker.tenure, fault.called) {
+        Fenced::Between { earliest, latest } => {
+            let phase = Phase {
+                name: "fenced".to_owned(),
+                at: Between { earliest, latest },
+                source: format!("{name} itself, asked to take a write"),
+            };
+            (Some(phase), None)
+        }
+        Fenced::No { last_seen } => {
+            let seconds = last_seen.us_since(fault.called) as f64 / 1e6;
+            let note = format!(
+                "{name} was not seen to fence itself: {seconds:.2} s after the fault it still might \
+                 have taken a write"
+            );
+            (None, Some(note))
+        }
+        Fenced::Unseen => (None, None),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whom this is about: arguments turned into Incus, instances and logins. Nothing is asked of
 //! PostgreSQL yet.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,6 +9,7 @@ use veza_probe::address;
 use veza_probe::incus::{self, Incus, Instance, Server};
 use veza_probe::postgres::{Conninfo, Login, Target, Tls};
 use veza_probe::report::Untouched;
+use veza_probe::undo::{Refusal, State};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::Args;
@@ -29,6 +31,10 @@ pub struct Targets {
     pub server: Server,
     /// The instances of the project.
     pub instances: Vec<Instance>,
+    /// The project's own config: what is allowed in it.
+    pub project_config: BTreeMap<String, String>,
+    /// Where records of faults are kept.
+    pub state: State,
     /// How to log in at the monitor.
     pub monitor: Access,
     /// Where the monitor is.
@@ -47,6 +53,8 @@ pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
     let connected = Incus::connect(&socket, &args.project).await;
     let (incus, server) = connected.map_err(|error| of_incus(&error))?;
     let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
+    let project_config = incus.project_config().await;
+    let project_config = project_config.map_err(|error| of_incus(&error))?;
     let conninfo = args
         .monitor_conninfo
         .clone()
@@ -66,10 +74,23 @@ pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
         incus,
         server,
         instances,
+        project_config,
+        state: State::new(|name| std::env::var_os(name)),
         monitor,
         monitor_at,
         formation,
     })
+}
+
+/// Incus and the state folder alone: what healing needs.
+///
+/// # Errors
+/// Missing tool when Incus, its socket or the project is not there.
+pub async fn incus_only(args: &Args) -> Result<(Incus, State), Untouched> {
+    let socket = incus::socket_path(|name| std::env::var_os(name));
+    let connected = Incus::connect(&socket, &args.project).await;
+    let (incus, _) = connected.map_err(|error| of_incus(&error))?;
+    Ok((incus, State::new(|name| std::env::var_os(name))))
 }
 
 /// Where a host is: its own `hostaddr`, else through Incus.
@@ -129,7 +150,10 @@ fn default_monitor(args: &Args) -> Result<Conninfo, Untouched> {
 
 /// A login, with the password of the variable that belongs to it: `PGPASSWORD` could only be right
 /// for one of the two logins of this check, so each has a variable of its own.
-fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
+///
+/// # Errors
+/// Usage when variables make no login.
+pub fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
     let lookup = |name: &str| -> Option<OsString> {
         match name {
             "PGPASSWORD" => std::env::var_os(format!("{prefix}_PASSWORD")),
@@ -155,6 +179,16 @@ fn usage(words: String) -> Untouched {
 /// An address that was needed and not found.
 pub fn unfound(reason_id: &str, words: &str) -> Untouched {
     Judgement::new(Verdict::Refused, reason_id, words, "incus list").into()
+}
+
+/// What a refusal of the undo comes to.
+pub fn of_undo(refusal: &Refusal) -> Untouched {
+    let Refusal {
+        reason_id,
+        reason,
+        next,
+    } = refusal;
+    Judgement::new(Verdict::Refused, reason_id, reason, next).into()
 }
 
 /// What an error of Incus before the fault comes to.

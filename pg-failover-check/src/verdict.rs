@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use veza_probe::clock::{At, Signal};
 use veza_probe::fault::{Fault, Healed, Kind};
+use veza_probe::ledger::Ledger;
 use veza_probe::outage::{self, Interval};
 use veza_probe::prober::Lateness;
+use veza_probe::tenure::{self, Answer, Asked, Tenure};
 use veza_probe::verdict::{Gate, Judgement, Measured, Outcome, Verdict, worst};
 
+use crate::observation::rivals::Asker;
 use crate::observation::{Observation, phases};
 
 /// The promises of a run.
@@ -18,6 +21,8 @@ pub struct Promises {
     pub rto_s: f64,
     /// The longest until the formation is whole after the heal, in seconds.
     pub redundancy_s: f64,
+    /// How many acknowledged rows may be missing at the end.
+    pub lost_writes: u64,
 }
 
 /// What the run saw, as far as it came.
@@ -39,6 +44,16 @@ pub struct Seen {
     pub service_back: bool,
     /// From the heal until the formation was whole, in seconds.
     pub redundancy_s: Option<Measured>,
+    /// Whether the client only read (`--read-only`): nothing is known of writes then, and nothing is
+    /// judged.
+    pub read_only: bool,
+    /// How many acknowledged rows are not there at the end; none when that is not known.
+    pub lost: Option<u64>,
+    /// How many rows were refused and are there, or are there twice.
+    pub phantoms: Option<u64>,
+    /// How many writes one node acknowledged while another one did, too; none when the old primary
+    /// could not be asked.
+    pub two_primaries: Option<u64>,
     /// The signal that ended the run.
     pub interrupted: Option<Signal>,
     /// The panic or bug that ended it.
@@ -68,22 +83,46 @@ impl Seen {
             Some(_) => None,
         };
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
+        let ledger = observation.ledger.as_ref();
+        // Where nothing was acknowledged, nothing can be lost.
+        let proven = ledger.filter(|ledger| ledger.proves_something());
+        self.lost = proven.map(Ledger::lost_count);
+        self.phantoms = proven.map(|l| l.phantom_count().saturating_add(l.duplicate_count()));
+    }
+
+    /// Takes over who took writes when. The old primary must have been asked since the fault: while
+    /// it was cut off, where that was the fault, as that is when it could have gone on by itself.
+    pub fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
+        let cut = fault.plan.kind == Kind::Partition;
+        let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
+        let answered = |asked: &Asked| {
+            asked.answer != Answer::Unasked && asked.began >= fault.called && asked.ended <= until
+        };
+        let old = rivals.iter().find(|asker| asker.node == old_primary);
+        if old.is_some_and(|asker| asker.tenure.asked.iter().any(answered)) {
+            let overlaps = tenure::overlaps(&tenures(rivals));
+            let writes = overlaps.iter().map(|overlap| overlap.writes as u64);
+            self.two_primaries = Some(writes.sum());
+        }
     }
 
     /// Takes over what the fault came to.
     pub fn faulted(&mut self, fault: &Fault) {
-        self.control_run = fault.plan.kind == Kind::None;
+        self.control_run = !fault.plan.kind.breaks();
         self.evidence = fault.evidence.is_some();
         self.trouble.clone_from(&fault.trouble);
     }
 
-    /// Takes over what healing came to.
-    pub fn healed(&mut self, healed: &Healed) {
-        self.undone = Some(healed.undone());
-        let missing = healed.steps.iter().filter(|step| step.done.is_none());
-        let told = missing.map(|step| format!("{}: {}", step.step, step.words));
-        self.undo_trouble = told.collect::<Vec<_>>().join("; ");
+    /// Takes over what healing came to; `rescued` when the watchdog did what the check could not.
+    pub fn healed(&mut self, healed: &Healed, rescued: bool) {
+        self.undone = Some(healed.undone() || rescued);
+        self.undo_trouble = healed.trouble();
     }
+}
+
+/// Who took writes when, of every node.
+pub fn tenures(rivals: &[Asker]) -> Vec<Tenure> {
+    rivals.iter().map(|asker| asker.tenure.clone()).collect()
 }
 
 fn in_seconds(span: Interval) -> Measured {
@@ -102,7 +141,7 @@ fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
     (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
 }
 
-const LOOK_NOW: &str = "look now: `incus list`, then start the instance by hand with `incus start`";
+const LOOK_NOW: &str = "look now: pg-failover-check --recover, then `incus list`";
 const RUNBOOK: &str = "see docs/runbooks/pg-failover-check.md";
 
 /// The gates of a run.
@@ -114,16 +153,26 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     }
     let rto = "time in which a client could not write";
     let redundancy = "time until the formation was whole after the heal";
-    vec![
+    let limit_s = promises.redundancy_s;
+    let mut gates = vec![
         Gate::at_most("rto", rto, promises.rto_s, "s", seen.outage_s),
-        Gate::at_most(
-            "redundancy",
-            redundancy,
-            promises.redundancy_s,
-            "s",
-            seen.redundancy_s,
-        ),
-    ]
+        Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
+    ];
+    if !seen.read_only {
+        let counted = |id, title, limit: u64, count: Option<u64>| {
+            let count = count.map(|count| Measured::exact(count as f64));
+            Gate::at_most(id, title, limit as f64, "writes", count)
+        };
+        let lost = "acknowledged writes that are not there at the end";
+        let phantom = "refused writes that are there, or writes that are there twice";
+        let two = "writes that one node took while another one did, too";
+        gates.extend([
+            counted("lost-writes", lost, promises.lost_writes, seen.lost),
+            counted("phantom-writes", phantom, 0, seen.phantoms),
+            counted("two-primaries", two, 0, seen.two_primaries),
+        ]);
+    }
+    gates
 }
 
 /// The verdict over what was seen. A fault that may still be there outranks everything, then a bug,
@@ -219,13 +268,18 @@ fn unclear(gates: &[Gate]) -> Judgement {
 }
 
 fn held(seen: &Seen) -> String {
-    let told = |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), span);
+    let told = |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| span(m, "s"));
     if seen.control_run {
         return "nothing was broken and no probe failed".to_owned();
     }
+    let lost = match seen.lost {
+        Some(0) => "; no acknowledged write was lost".to_owned(),
+        Some(lost) => format!("; {lost} acknowledged writes were lost, as allowed"),
+        None => String::new(),
+    };
     format!(
         "a client could not write for {} after {} was broken; the formation was whole again {} after \
-         the heal",
+         the heal{lost}",
         told(seen.outage_s),
         seen.target,
         told(seen.redundancy_s)
@@ -235,21 +289,26 @@ fn held(seen: &Seen) -> String {
 /// A gate in a sentence: what was measured, against which limit.
 fn told(gate: &Gate) -> String {
     let Gate {
-        title, id, limit, ..
+        title,
+        id,
+        limit,
+        unit,
+        ..
     } = gate;
-    format!("{title} ({id}) was {}, the limit is {limit} s", value(gate))
+    let value = gate.measured.map(|measured| span(measured, unit));
+    let value = value.unwrap_or_else(|| "not measured".to_owned());
+    format!("{title} ({id}): {value}, the limit is {limit} {unit}")
 }
 
-fn value(gate: &Gate) -> String {
-    gate.measured
-        .map_or_else(|| "not measured".to_owned(), span)
-}
-
-fn span(measured: Measured) -> String {
+/// A value with its bounds; what is counted is whole.
+fn span(measured: Measured, unit: &str) -> String {
     match measured.upper {
-        Some(upper) if upper == measured.lower => format!("{upper:.2} s"),
-        Some(upper) => format!("{:.2} to {upper:.2} s", measured.lower),
-        None => format!("at least {:.2} s", measured.lower),
+        Some(upper) if upper == measured.lower && upper.fract() == 0.0 => {
+            format!("{upper:.0} {unit}")
+        }
+        Some(upper) if upper == measured.lower => format!("{upper:.2} {unit}"),
+        Some(upper) => format!("{:.2} to {upper:.2} {unit}", measured.lower),
+        None => format!("at least {:.2} {unit}", measured.lower),
     }
 }
 
@@ -260,6 +319,7 @@ mod tests {
     const PROMISES: Promises = Promises {
         rto_s: 60.0,
         redundancy_s: 120.0,
+        lost_writes: 0,
     };
 
     fn between(lower: f64, upper: f64) -> Option<Measured> {
@@ -276,6 +336,9 @@ mod tests {
             outage_s: between(9.5, 9.6),
             service_back: true,
             redundancy_s: between(7.0, 7.3),
+            lost: Some(0),
+            phantoms: Some(0),
+            two_primaries: Some(0),
             undone: Some(true),
             ..Seen::default()
         }
@@ -335,6 +398,55 @@ mod tests {
             });
         });
         assert_eq!(both, (Verdict::Fail, "gates-missed".into()));
+    }
+
+    #[test]
+    fn lost_phantom_and_rival_writes_at_and_above_their_limits() {
+        for (change, reason_id) in [
+            (
+                (|s, n| s.lost = n) as fn(&mut Seen, Option<u64>),
+                "lost-writes-missed",
+            ),
+            (|s, n| s.phantoms = n, "phantom-writes-missed"),
+            (|s, n| s.two_primaries = n, "two-primaries-missed"),
+        ] {
+            assert_eq!(with(|s| change(s, Some(0))).0, Verdict::Pass);
+            assert_eq!(
+                with(|s| change(s, Some(1))),
+                (Verdict::Fail, reason_id.into())
+            );
+            // Not known is never held.
+            assert_eq!(with(|s| change(s, None)).0, Verdict::Inconclusive);
+        }
+        let seen = Seen {
+            lost: Some(3),
+            ..good()
+        };
+        let three = Promises {
+            lost_writes: 3,
+            ..PROMISES
+        };
+        let allowed = judge(&seen, &gates(&seen, &three));
+        assert_eq!(allowed.verdict, Verdict::Pass);
+        assert!(
+            allowed
+                .reason
+                .contains("3 acknowledged writes were lost, as allowed")
+        );
+        let two = Promises {
+            lost_writes: 2,
+            ..PROMISES
+        };
+        assert_eq!(judge(&seen, &gates(&seen, &two)).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_client_that_only_reads_is_not_judged_on_writes() {
+        let read_only = with(|s| {
+            s.read_only = true;
+            (s.lost, s.phantoms, s.two_primaries) = (None, None, None);
+        });
+        assert_eq!(read_only.0, Verdict::Pass);
     }
 
     #[test]

@@ -144,6 +144,33 @@ impl fmt::Display for Signal {
     }
 }
 
+/// While it lives, no signal that a process may choose to survive ends this one: for a watchdog, which
+/// must outlive whatever ends its check.
+#[derive(Debug)]
+pub struct Deaf {
+    _heard: Vec<tokio::signal::unix::Signal>,
+}
+
+impl Deaf {
+    /// Installs handlers that do nothing. (SIGPIPE is ignored by Rust's own start-up.)
+    ///
+    /// # Errors
+    /// When the process can't install signal handlers.
+    pub fn to_signals() -> io::Result<Deaf> {
+        let kinds = [
+            SignalKind::hangup(),
+            SignalKind::interrupt(),
+            SignalKind::quit(),
+            SignalKind::terminate(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::alarm(),
+        ];
+        let heard = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
+        Ok(Deaf { _heard: heard })
+    }
+}
+
 /// Hears SIGHUP, SIGINT and SIGTERM; from then on none of them ends the process by itself.
 #[derive(Clone, Debug)]
 pub struct Stop {

@@ -6,10 +6,12 @@
 )]
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::io::AsyncReadExt;
 
 use crate::clock::{self, Signal, Stop};
@@ -237,6 +239,35 @@ impl Command {
         Ok(child.spawn().map_err(start)?.id().unwrap_or(0))
     }
 
+    /// Starts it beside us for a talk over its standard input and output, with some of our files open
+    /// in it, too (a lock is held until the last of its holders is gone). It stays in our process
+    /// group until it leaves it by itself, and is not ended with us.
+    ///
+    /// # Errors
+    /// [`Error::Start`].
+    pub fn beside(self, files: &[BorrowedFd<'_>]) -> Result<tokio::process::Child, Error> {
+        let line = self.line();
+        let start = |source| Error::Start {
+            program: line.clone(),
+            source,
+        };
+        let mut command = self.prepared(false).map_err(start)?;
+        // A new group would make it the group's leader, which can't open a session of its own.
+        command
+            .process_group(own_group())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        // Inherited only by what is started in this moment; nothing else is, before a fault.
+        let inherit = |flags| {
+            let each = files.iter().map(|file| fcntl_setfd(file, flags));
+            each.collect::<Result<(), _>>()
+        };
+        inherit(FdFlags::empty()).map_err(|errno| start(errno.into()))?;
+        let child = command.spawn().map_err(start);
+        inherit(FdFlags::CLOEXEC).map_err(|errno| start(errno.into()))?;
+        child
+    }
+
     fn prepared(self, collect: bool) -> std::io::Result<tokio::process::Command> {
         let mut command = tokio::process::Command::new(&self.program);
         command
@@ -284,6 +315,11 @@ fn pass_on(signal: Signal, group: Option<u32>) {
     if let Some(group) = group_id(group) {
         let _ = rustix::process::kill_process_group(group, number);
     }
+}
+
+/// The process group that we are in.
+fn own_group() -> i32 {
+    rustix::process::getpgrp().as_raw_nonzero().get()
 }
 
 fn group_id(id: Option<u32>) -> Option<rustix::process::Pid> {

@@ -1,9 +1,16 @@
 //! What is broken, as plain data, and the steps that undo it.
 //!
 //! A [`Plan`] says what will be broken; its [`Undo`] is known before anything is. One function,
-//! [`heal`], serves whoever has to mend: the check itself, after a signal, after a panic.
+//! [`heal`], serves whoever has to mend: the check itself, its watchdog, a later `--recover`.
 
+mod kind;
+mod systemd;
 mod stop;
+mod freeze;
+mod partition;
+mod kill;
+mod hold;
+mod kill_restart;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,46 +18,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, At, Clock};
-use crate::incus::{Error, Incus};
+use crate::incus::{Device, Error, Incus, Instance, Status};
 use crate::instance::InstanceName;
+use crate::pulse::Pulse;
+
+pub use kind::{InvalidUnit, Kind, Unit, UnknownKind, WORDS};
 
 /// How often a step of healing is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
-/// How a target is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Nothing is broken: the observation alone, as a control that must show no outage.
-    None,
-    /// The instance is stopped by force: a power cut.
-    Stop,
-}
-
-/// Not a kind of fault.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a kind of fault; there are: none, stop")]
-pub struct UnknownKind(String);
-
-impl std::str::FromStr for Kind {
-    type Err = UnknownKind;
-    fn from_str(text: &str) -> Result<Kind, UnknownKind> {
-        match text {
-            "none" => Ok(Kind::None),
-            "stop" => Ok(Kind::Stop),
-            other => Err(UnknownKind(other.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Kind::None => "none",
-            Kind::Stop => "stop",
-        })
-    }
-}
+/// How long one sign of life may take.
+const PULSE_LIMIT: Duration = Duration::from_millis(500);
 
 /// An instance to break, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,11 +49,17 @@ pub struct Plan {
     pub kind: Kind,
     /// What is broken; running, all of them.
     pub targets: Vec<Target>,
-    /// The longest that the fault may stay, in seconds.
+    /// The longest that the fault may stay before whoever watches over the check heals it, in
+    /// seconds.
     pub ttl_s: u64,
+    /// The steps that undo it.
+    pub undo: Undo,
+    /// What a person should know about it, as it was found: restarts that would hide the fault.
+    pub notes: Vec<String>,
 }
 
-/// One step of undoing. A closed list, so that everyone who heals knows every step.
+/// One step of undoing. A closed list, so that everyone who heals knows every step; each says what
+/// was found, and is put back exactly so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "step")]
 pub enum UndoStep {
@@ -84,36 +68,276 @@ pub enum UndoStep {
         /// The instance, as it was found.
         target: Target,
     },
+    /// Let an instance go on that was running before.
+    Unfreeze {
+        /// The instance, as it was found.
+        target: Target,
+    },
+    /// Give an instance's own network device back.
+    SetDevice {
+        /// The instance, as it was found.
+        target: Target,
+        /// The device's name, such as `eth0`.
+        device: String,
+        /// All its options, as they were found.
+        found: Device,
+    },
+    /// Set an instance's own config key back, or remove it.
+    SetKey {
+        /// The instance, as it was found.
+        target: Target,
+        /// The key.
+        key: String,
+        /// Its value as it was found; none when it was not set.
+        found: Option<String>,
+        /// Its value while the fault is in.
+        during: String,
+    },
+    /// Remove a unit's runtime drop-in.
+    RemoveDropIn {
+        /// The instance, as it was found.
+        target: Target,
+        /// The unit.
+        unit: Unit,
+    },
+    /// Start a unit that was active before.
+    StartUnit {
+        /// The instance, as it was found.
+        target: Target,
+        /// The unit.
+        unit: Unit,
+        /// What systemd called its run before the fault (`InvocationID`); none where any run will
+        /// do, as for a unit that only depended on the broken one.
+        invocation: Option<String>,
+    },
+    /// Wait until a server answers its own protocol.
+    Answers {
+        /// The server.
+        pulse: Pulse,
+    },
 }
 
 impl fmt::Display for UndoStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UndoStep::Start { target } => write!(f, "start {}", target.instance),
+            UndoStep::Unfreeze { target } => write!(f, "unfreeze {}", target.instance),
+            UndoStep::SetDevice { target, device, .. } => {
+                write!(f, "give {} its device {device} back", target.instance)
+            }
+            UndoStep::SetKey { target, key, .. } => {
+                write!(f, "set {key} of {} back", target.instance)
+            }
+            UndoStep::RemoveDropIn { target, unit } => {
+                write!(f, "remove the drop-in of {unit} in {}", target.instance)
+            }
+            UndoStep::StartUnit { target, unit, .. } => {
+                write!(f, "start {unit} in {}", target.instance)
+            }
+            UndoStep::Answers { pulse } => write!(f, "{} answers its protocol", pulse.name),
         }
     }
 }
 
 /// The steps that undo a fault, in the order in which they are taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {
     /// The steps.
     pub steps: Vec<UndoStep>,
 }
 
-impl Plan {
-    /// The steps that will undo this plan.
-    pub fn undo(&self) -> Undo {
-        let step = |target: &Target| match self.kind {
-            Kind::None => None,
-            Kind::Stop => Some(UndoStep::Start {
-                target: target.clone(),
-            }),
-        };
-        // The last one broken is mended first.
-        Undo {
-            steps: self.targets.iter().rev().filter_map(step).collect(),
+impl Undo {
+    /// The steps that change something, in words.
+    pub fn told(&self) -> String {
+        let changes = |step: &&UndoStep| !matches!(step, UndoStep::Answers { .. });
+        let told: Vec<String> = self
+            .steps
+            .iter()
+            .filter(changes)
+            .map(ToString::to_string)
+            .collect();
+        if told.is_empty() {
+            "nothing to undo".to_owned()
+        } else {
+            told.join(", ")
         }
+    }
+}
+
+impl Plan {
+    /// What is broken, in words: `stop pgaf-primary`.
+    pub fn told(&self) -> String {
+        let names: Vec<&str> = self.targets.iter().map(|t| t.instance.as_str()).collect();
+        match self.kind.unit() {
+            _ if names.is_empty() => "none".to_owned(),
+            Some(unit) => format!("{} {unit} in {}", self.kind.word(), names.join(", ")),
+            None => format!("{} {}", self.kind, names.join(", ")),
+        }
+    }
+}
+
+/// Why a fault can't be made, or could not be undone: found before anything is touched.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// A target is not running.
+    #[error("{instance} is {status}, not running: only what runs can be broken and put back")]
+    NotRunning {
+        /// The instance.
+        instance: InstanceName,
+        /// What it is doing.
+        status: Status,
+    },
+    /// A network device that would come back with another MAC or address.
+    #[error(
+        "{device} of {instance} has no hwaddr and ipv4.address of its own: masked and given back, it \
+         would have other ones"
+    )]
+    UnpinnedDevice {
+        /// The instance.
+        instance: InstanceName,
+        /// The device.
+        device: String,
+        /// The command that pins it.
+        command: String,
+    },
+    /// There is no network device to take away.
+    #[error("{instance} has no network device that could be masked")]
+    NoDevice {
+        /// The instance.
+        instance: InstanceName,
+    },
+    /// The unit is not there, or not active.
+    #[error("{unit} in {instance} is {state}: only an active unit can be broken and put back")]
+    UnitNotActive {
+        /// The instance.
+        instance: InstanceName,
+        /// The unit.
+        unit: Unit,
+        /// What systemd says of it.
+        state: String,
+    },
+    /// A drop-in of an earlier drill is still there.
+    #[error("{unit} in {instance} still has the drop-in of an earlier drill ({path})")]
+    DropInThere {
+        /// The instance.
+        instance: InstanceName,
+        /// The unit.
+        unit: Unit,
+        /// Where it is.
+        path: String,
+    },
+    /// systemd in the instance could not be asked.
+    #[error("asking systemd in {instance} for {unit}: {words}")]
+    Systemd {
+        /// The instance.
+        instance: InstanceName,
+        /// The unit.
+        unit: Unit,
+        /// What came back.
+        words: String,
+    },
+    /// Incus did not say.
+    #[error(transparent)]
+    Incus(#[from] Error),
+}
+
+impl Unfit {
+    /// A stable word for the reason.
+    pub fn reason_id(&self) -> &'static str {
+        match self {
+            Unfit::NotRunning { .. } => "instance-not-running",
+            Unfit::UnpinnedDevice { .. } => "device-not-pinned",
+            Unfit::NoDevice { .. } => "no-device",
+            Unfit::UnitNotActive { .. } => "unit-not-active",
+            Unfit::DropInThere { .. } => "drop-in-there",
+            Unfit::Systemd { .. } => "systemd-not-usable",
+            Unfit::Incus(_) => "incus-refused",
+        }
+    }
+
+    /// The next command.
+    pub fn next(&self, project: &str) -> String {
+        match self {
+            Unfit::NotRunning { instance, .. } => {
+                format!("incus --project {project} info {instance}")
+            }
+            Unfit::UnpinnedDevice { command, .. } => command.clone(),
+            Unfit::NoDevice { instance } => {
+                format!("incus --project {project} config show --expanded {instance}")
+            }
+            Unfit::UnitNotActive { instance, unit, .. }
+            | Unfit::Systemd { instance, unit, .. } => {
+                format!("incus --project {project} exec {instance} -- systemctl status {unit}")
+            }
+            Unfit::DropInThere { instance, unit, path } => format!(
+                "incus --project {project} exec {instance} -- sh -c 'rm {path}; systemctl \
+                 daemon-reload; systemctl start {unit}'"
+            ),
+            Unfit::Incus(_) => "incus info".to_owned(),
+        }
+    }
+}
+
+/// Makes a plan: reads what the fault will change, so that it can be put back exactly so, and refuses
+/// what could not be. Nothing is touched.
+///
+/// # Errors
+/// [`Unfit`].
+pub async fn prepare(
+    incus: &Incus,
+    system: &str,
+    kind: &Kind,
+    targets: &[InstanceName],
+    pulses: &[Pulse],
+) -> Result<Plan, Unfit> {
+    let mut plan = Plan {
+        system: system.to_owned(),
+        kind: kind.clone(),
+        targets: Vec::new(),
+        ttl_s: 0,
+        undo: Undo::default(),
+        notes: Vec::new(),
+    };
+    if !kind.breaks() {
+        return Ok(plan);
+    }
+    // The last one broken is mended first.
+    for name in targets.iter().rev() {
+        let found = incus.instance(name).await?;
+        if found.status != Status::Running {
+            return Err(Unfit::NotRunning {
+                instance: name.clone(),
+                status: found.status,
+            });
+        }
+        let target = Target {
+            instance: name.clone(),
+            init_pid: found.init_pid,
+        };
+        let steps = steps(incus, kind, &target, &found, &mut plan.notes).await?;
+        plan.undo.steps.extend(steps);
+        plan.targets.insert(0, target);
+    }
+    let answers = pulses.iter().cloned().map(|pulse| UndoStep::Answers { pulse });
+    plan.undo.steps.extend(answers);
+    Ok(plan)
+}
+
+async fn steps(
+    incus: &Incus,
+    kind: &Kind,
+    target: &Target,
+    found: &Instance,
+    notes: &mut Vec<String>,
+) -> Result<Vec<UndoStep>, Unfit> {
+    match kind {
+        Kind::None => Ok(Vec::new()),
+        Kind::Stop => Ok(stop::steps(target, found, notes)),
+        Kind::Freeze => Ok(freeze::steps(target)),
+        Kind::Partition => partition::steps(incus.project(), target, found),
+        Kind::Kill(unit) => kill::steps(incus, target, unit, notes).await,
+        Kind::Hold(unit) => hold::steps(incus, target, unit, notes).await,
+        Kind::KillRestart(unit) => kill_restart::steps(incus, target, unit, notes).await,
     }
 }
 
@@ -142,6 +366,8 @@ pub struct Evidence {
     pub target: String,
     /// The member that did answer, and how.
     pub control: String,
+    /// What Incus or the target's own systemd says of it.
+    pub host: Option<String>,
 }
 
 /// Injects a fault: every target, one by one. Never cancelled by a signal: an injecting call that is
@@ -153,9 +379,14 @@ pub async fn inject(incus: &Incus, clock: &Clock, plan: &Plan) -> Fault {
     let called = clock.at();
     let mut trouble = None;
     for target in &plan.targets {
-        let done = match plan.kind {
+        let done = match &plan.kind {
             Kind::None => Ok(()),
-            Kind::Stop => stop::inject(incus, target).await,
+            Kind::Stop => stop::inject(incus, target, &plan.undo).await,
+            Kind::Freeze => freeze::inject(incus, target).await,
+            Kind::Partition => partition::inject(incus, target, &plan.undo).await,
+            Kind::Kill(unit) => kill::inject(incus, target, unit).await,
+            Kind::Hold(unit) => hold::inject(incus, target, unit).await,
+            Kind::KillRestart(unit) => kill_restart::inject(incus, target, unit).await,
         };
         if let Err(error) = done {
             trouble = Some(error.to_string());
@@ -169,6 +400,24 @@ pub async fn inject(incus: &Incus, clock: &Clock, plan: &Plan) -> Fault {
         trouble,
         evidence: None,
     }
+}
+
+/// What Incus or the target's own systemd says of a fault that was injected: proof beside that of
+/// the protocol. None when it says that nothing is broken, or nothing at all.
+pub async fn seen(incus: &Incus, plan: &Plan) -> Option<String> {
+    let mut words = Vec::new();
+    for target in &plan.targets {
+        let seen = match &plan.kind {
+            Kind::None => None,
+            Kind::Stop => stop::seen(incus, target).await,
+            Kind::Freeze => freeze::seen(incus, target).await,
+            Kind::Partition => partition::seen(incus, target).await,
+            Kind::Kill(unit) | Kind::Hold(unit) => systemd::seen_down(incus, target, unit).await,
+            Kind::KillRestart(unit) => kill_restart::seen(incus, target, unit, &plan.undo).await,
+        };
+        words.push(seen?);
+    }
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 /// A step of healing, and what came of it.
@@ -185,7 +434,7 @@ pub struct HealedStep {
 }
 
 /// What healing did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healed {
     /// Every step of the undo.
     pub steps: Vec<HealedStep>,
@@ -195,6 +444,13 @@ impl Healed {
     /// Whether every step was done: Incus shows the state that was found.
     pub fn undone(&self) -> bool {
         self.steps.iter().all(|s| s.done.is_some())
+    }
+
+    /// The steps that were not done, in words; empty when all were.
+    pub fn trouble(&self) -> String {
+        let missing = self.steps.iter().filter(|step| step.done.is_none());
+        let told = missing.map(|step| format!("{}: {}", step.step, step.words));
+        told.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -224,10 +480,7 @@ async fn persist(
     deadline: At,
 ) -> (Option<At>, String) {
     loop {
-        let tried = match step {
-            UndoStep::Start { target } => stop::undo(incus, target).await,
-        };
-        let trouble = match tried {
+        let trouble = match attempt(incus, step).await {
             Ok(Progress::Done(words)) => return (Some(clock.at()), words),
             Ok(Progress::NotYet(words)) => words,
             // Busy, restarting, an operation that a restarted server forgot: the next look decides.
@@ -237,6 +490,36 @@ async fn persist(
             return (None, trouble);
         }
         clock::sleep(RETRY_EVERY).await;
+    }
+}
+
+async fn attempt(incus: &Incus, step: &UndoStep) -> Tried {
+    match step {
+        UndoStep::Start { target } => stop::undo(incus, target).await,
+        UndoStep::Unfreeze { target } => freeze::undo(incus, target).await,
+        UndoStep::SetDevice {
+            target,
+            device,
+            found,
+        } => partition::undo(incus, target, device, found).await,
+        UndoStep::SetKey {
+            target,
+            key,
+            found,
+            during,
+        } => stop::undo_key(incus, target, key, found.as_deref(), during).await,
+        UndoStep::RemoveDropIn { target, unit } => {
+            systemd::remove_drop_in(incus, target, unit).await
+        }
+        UndoStep::StartUnit {
+            target,
+            unit,
+            invocation,
+        } => systemd::start(incus, target, unit, invocation.as_deref()).await,
+        UndoStep::Answers { pulse } => match pulse.ask(PULSE_LIMIT).await {
+            Ok(words) => Ok(Progress::Done(words)),
+            Err(words) => Ok(Progress::NotYet(words)),
+        },
     }
 }
 
@@ -252,73 +535,4 @@ enum Progress {
 type Tried = Result<Progress, Error>;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(kind: Kind) -> Plan {
-        let target = |name: &str, init_pid| Target {
-            instance: InstanceName::new(name).unwrap(),
-            init_pid,
-        };
-        let targets = vec![target("pg-a", 10), target("pg-b", 20)];
-        Plan {
-            system: "formation default".into(),
-            kind,
-            targets,
-            ttl_s: 90,
-        }
-    }
-
-    #[test]
-    fn undo_is_known_before_the_fault_and_runs_backwards() {
-        let undo = plan(Kind::Stop).undo();
-        let steps: Vec<String> = undo.steps.iter().map(ToString::to_string).collect();
-        assert_eq!(steps, ["start pg-b", "start pg-a"]);
-        assert!(plan(Kind::None).undo().steps.is_empty());
-    }
-
-    #[test]
-    fn plan_and_undo_are_plain_data() {
-        let undo = plan(Kind::Stop).undo();
-        let text = serde_json::to_string(&undo).unwrap();
-        assert_eq!(serde_json::from_str::<Undo>(&text).unwrap(), undo);
-        let text = serde_json::to_string(&plan(Kind::Stop)).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Plan>(&text).unwrap(),
-            plan(Kind::Stop)
-        );
-    }
-
-    #[test]
-    fn one_step_that_was_not_done_is_not_undone() {
-        let step = |done| HealedStep {
-            step: "start a".into(),
-            began: At(0),
-            done,
-            words: String::new(),
-        };
-        assert!(
-            Healed {
-                steps: vec![step(Some(At(1)))]
-            }
-            .undone()
-        );
-        assert!(
-            !Healed {
-                steps: vec![step(Some(At(1))), step(None)]
-            }
-            .undone()
-        );
-    }
-
-    #[tokio::test]
-    async fn healing_without_a_server_ends_at_its_limit_and_says_why() {
-        let incus = Incus::new(std::path::Path::new("/nowhere/unix.socket"), "p").unwrap();
-        let clock = Clock::start();
-        let undo = plan(Kind::Stop).undo();
-        let healed = heal(&incus, &clock, &undo, Duration::from_millis(300)).await;
-        assert!(!healed.undone());
-        assert_eq!(healed.steps.len(), 2);
-        assert!(healed.steps[0].words.contains("/nowhere"), "{healed:?}");
-    }
-}
+mod tests;

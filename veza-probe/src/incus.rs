@@ -8,6 +8,7 @@ mod exec;
 mod files;
 mod instances;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::clock;
 pub use error::Error;
 pub use exec::ExecOutput;
 pub use files::FileKind;
-pub use instances::{Instance, Nic, StateChange, Status};
+pub use instances::{Device, Instance, Nic, StateChange, Status};
 
 /// How long one plain request may take; operations have limits of their own.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -192,6 +193,19 @@ impl Incus {
             name: text("server_name"),
             kernel: text("kernel_version"),
         })
+    }
+
+    /// The config of the project that this client speaks for.
+    ///
+    /// # Errors
+    /// As every request.
+    pub async fn project_config(&self) -> Result<BTreeMap<String, String>, Error> {
+        let path = format!("/1.0/projects/{}", self.project);
+        let project = self.get_value(&path).await?;
+        let config = project.get("config").cloned().unwrap_or_default();
+        let config: Option<_> =
+            serde_json::from_value(config).map_err(|e| Error::protocol(&path, &e))?;
+        Ok(config.unwrap_or_default())
     }
 
     async fn project_names(&self) -> Result<Vec<String>, Error> {

@@ -11,8 +11,12 @@ pub mod incus;
 pub mod address;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod pulse;
 pub mod fault;
+pub mod undo;
 pub mod prober;
 pub mod outage;
+pub mod ledger;
+pub mod tenure;
 pub mod verdict;
 pub mod report;

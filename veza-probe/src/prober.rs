@@ -87,8 +87,10 @@ pub enum FailureKind {
     NoConnection,
     /// No answer within the limit; the connection was dropped.
     Deadline,
-    /// The server answered with an error.
+    /// The server answered with an error that proves that it did nothing.
     Refused,
+    /// The server answered, but not so that what it did is known or safe.
+    Doubtful,
     /// The connection broke before an answer.
     Broken,
 }
@@ -99,6 +101,7 @@ impl fmt::Display for FailureKind {
             FailureKind::NoConnection => "no connection",
             FailureKind::Deadline => "no answer in time",
             FailureKind::Refused => "refused",
+            FailureKind::Doubtful => "answered in doubt",
             FailureKind::Broken => "connection broken",
         })
     }
@@ -108,9 +111,12 @@ impl fmt::Display for FailureKind {
 /// that it leads to the wrong host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ActError {
-    /// The server answered, and the answer is no.
+    /// The server answered, and the answer proves that it did nothing.
     #[error("{0}")]
     Refused(String),
+    /// The server answered, but not so that what it did is known or safe.
+    #[error("{0}")]
+    Doubtful(String),
     /// The connection broke before an answer.
     #[error("{0}")]
     Broken(String),
@@ -563,6 +569,7 @@ async fn probe<H: Host>(
             return;
         }
         Ok(Err(ActError::Refused(text))) => (FailureKind::Refused, text),
+        Ok(Err(ActError::Doubtful(text))) => (FailureKind::Doubtful, text),
         Ok(Err(ActError::Broken(text))) => (FailureKind::Broken, text),
         Err(elapsed) => (FailureKind::Deadline, elapsed.to_string()),
     };

@@ -13,7 +13,9 @@ use serde::Serialize;
 
 use crate::clock::{At, Clock};
 use crate::fault::{Fault, HealedStep};
+use crate::ledger::Ledger;
 use crate::outage::{Interval, Outage, Phase};
+use crate::tenure::Overlap;
 use crate::verdict::{Gate, Judgement};
 
 pub use text::render as text;
@@ -61,6 +63,10 @@ pub struct Report {
     pub events: Vec<Event>,
     /// The probes, counted.
     pub probes: Option<Probes>,
+    /// What became of the client's writes; none when it wrote none, or they could not be read.
+    pub ledger: Option<Ledger>,
+    /// Times at which two nodes took writes at once: certain ones.
+    pub overlaps: Vec<Overlap>,
     /// Every promise with its limit and value.
     pub gates: Vec<Gate>,
     /// What healing did.
@@ -172,6 +178,8 @@ impl Report {
             phases: Vec::new(),
             events: Vec::new(),
             probes: None,
+            ledger: None,
+            overlaps: Vec::new(),
             gates: Vec::new(),
             undo: Vec::new(),
             tables: Vec::new(),

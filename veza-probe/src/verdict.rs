@@ -33,6 +33,8 @@ pub enum Verdict {
     Interrupted(Signal),
     /// `--dry-run`: everything up to the fault.
     Planned,
+    /// `--recover`: nothing is left of any drill.
+    Clean,
 }
 
 impl Verdict {
@@ -49,13 +51,14 @@ impl Verdict {
             Verdict::Internal => "internal",
             Verdict::Interrupted(_) => "interrupted",
             Verdict::Planned => "planned",
+            Verdict::Clean => "clean",
         }
     }
 
     /// The exit code of most checks.
     pub fn code(self) -> u8 {
         match self {
-            Verdict::Pass | Verdict::Planned => 0,
+            Verdict::Pass | Verdict::Planned | Verdict::Clean => 0,
             Verdict::Refused => 1,
             Verdict::Fail => 2,
             Verdict::MissingTool => 3,
@@ -76,7 +79,7 @@ impl fmt::Display for Verdict {
 
 /// The exit codes, for the end of `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
-  0    pass: every gate held (also: --dry-run planned, --help, --version)
+  0    pass: every gate held (also: --dry-run planned, --recover clean, --help, --version)
   1    refused: the baseline is unhealthy or credentials were refused; nothing was touched
   2    fail: a gate was missed
   3    missing tool: a file permission, the Incus socket or the project is not there
@@ -262,6 +265,7 @@ mod tests {
         let codes = [
             (Verdict::Pass, 0),
             (Verdict::Planned, 0),
+            (Verdict::Clean, 0),
             (Verdict::Refused, 1),
             (Verdict::Fail, 2),
             (Verdict::MissingTool, 3),

@@ -25,10 +25,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub async fn look(
     clock: &Clock,
     client: &Access,
-    placed: Vec<(Node, InstanceName, i64, Target)>,
+    placed: Vec<(Node, InstanceName, Target)>,
 ) -> Result<Vec<Member>, Untouched> {
     let mut members = Vec::new();
-    for (node, instance, init_pid, at) in placed {
+    for (node, instance, at) in placed {
         let session = open(client, &at).await?;
         let started = postmaster_started(&session).await;
         let postmaster_started_us =
@@ -37,7 +37,6 @@ pub async fn look(
         members.push(Member {
             node,
             instance,
-            init_pid,
             at,
             postmaster_started_us,
             path_us,
@@ -103,13 +102,9 @@ pub async fn postmaster_started(session: &Session) -> Result<i64, Error> {
 pub async fn write_once(
     clock: &Clock,
     client: &Access,
-    members: &[Member],
-    primary: usize,
+    member: &Member,
     read_only: bool,
 ) -> Result<(), Untouched> {
-    let Some(member) = members.get(primary) else {
-        return Err(refused("formation-not-whole", "no node is primary"));
-    };
     let session = open(client, &member.at).await?;
     let taken = within(LIMIT, writable(&session.client)).await;
     let taken = taken.map_err(|e| refused("client-cannot-write", e.to_string()))?;
@@ -143,11 +138,8 @@ pub async fn write_once(
 }
 
 /// Versions and timers of the primary, and how far away each node is.
-pub async fn conditions(client: &Access, members: &[Member], primary: usize) -> Vec<Condition> {
+pub async fn conditions(client: &Access, member: &Member) -> Vec<Condition> {
     let mut conditions = vec![condition("client's TLS", &client.tls.describe())];
-    let Some(member) = members.get(primary) else {
-        return conditions;
-    };
     let Ok(session) = open(client, &member.at).await else {
         return conditions;
     };

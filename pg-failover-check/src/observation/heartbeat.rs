@@ -1,12 +1,17 @@
 //! The client: numbered heartbeat rows in a table of its own, one write a probe.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio_postgres::{AsyncMessage, Statement};
-use veza_probe::clock::{Clock, within};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::{AsyncMessage, Client, Statement};
+use veza_probe::clock::within;
 use veza_probe::postgres::{self, Error, Session, Target, writable};
 use veza_probe::prober::{ActError, Host};
 use veza_probe::report::Untouched;
+use veza_probe::undo::Chore;
 
 use crate::baseline::{Baseline, refused};
 use crate::targets::Access;
@@ -14,33 +19,123 @@ use crate::targets::Access;
 /// How long making and removing the table may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The heartbeat's table; none when probes only ask whether a write would be taken.
+/// The name of the chore that drops a run's schema.
+const DROP_SCHEMA: &str = "drop-schema";
+
+/// The schema of a run of this check.
+pub fn schema(run: &str) -> String {
+    let plain = run.to_ascii_lowercase();
+    let plain: String = plain
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
+    format!("veza_drill_{plain}")
+}
+
+/// The chore that drops a run's schema, with all that a later process needs to know.
+pub fn chore(baseline: &Baseline, schema: &str) -> Chore {
+    let hosts: Vec<_> = baseline.client_hosts.iter().map(place).collect();
+    let about = json!({
+        "schema": schema,
+        "hosts": hosts,
+        "dbname": baseline.client.login.dbname,
+    });
+    Chore {
+        name: DROP_SCHEMA.to_owned(),
+        about,
+    }
+}
+
+fn place(at: &Target) -> Place {
+    Place {
+        name: at.name.clone(),
+        address: at.address,
+    }
+}
+
+/// A host of the client, in a chore.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    name: String,
+    address: SocketAddr,
+}
+
+/// What a chore is about.
+#[derive(Deserialize)]
+struct About {
+    schema: String,
+    hosts: Vec<Place>,
+    dbname: String,
+}
+
+/// Does a chore of an earlier run: `login` makes the client's login for these hosts and this
+/// database.
+///
+/// # Errors
+/// What stood in the way.
+pub async fn do_chore(
+    chore: &Chore,
+    login: impl Fn(&[(String, u16)], &str) -> Result<Access, String>,
+) -> Result<String, String> {
+    if chore.name != DROP_SCHEMA {
+        return Err(format!("this program knows no chore {:?}", chore.name));
+    }
+    let about: About = serde_json::from_value(chore.about.clone()).map_err(|e| e.to_string())?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !about.schema.starts_with("veza_drill_") || !about.schema.chars().all(plain) {
+        return Err(format!("{:?} is not the schema of a drill", about.schema));
+    }
+    let hosts: Vec<_> = about
+        .hosts
+        .iter()
+        .map(|host| (host.name.clone(), host.address.port()))
+        .collect();
+    let access = login(&hosts, &about.dbname)?;
+    let places: Vec<Target> = about
+        .hosts
+        .into_iter()
+        .map(|host| Target {
+            name: host.name,
+            address: host.address,
+        })
+        .collect();
+    let sql = format!(
+        "set client_min_messages = 'warning'; set lock_timeout = '5s'; drop schema if exists {} cascade",
+        about.schema
+    );
+    on_primary(&places, &access, async |client| client.batch_execute(&sql).await).await?;
+    Ok(format!("schema {} is not there", about.schema))
+}
+
+/// The heartbeat's table and that of the rivals; none when probes only ask whether a write would be
+/// taken.
 pub struct Heartbeat {
     schema: Option<String>,
 }
 
 impl Heartbeat {
-    /// Makes a schema of this run's own, with the table.
+    /// Makes the schema with its tables.
     ///
     /// # Errors
     /// Refused, with the server's own words.
-    pub async fn make(
-        clock: &Clock,
-        baseline: &Baseline,
-        read_only: bool,
-    ) -> Result<Heartbeat, Untouched> {
-        if read_only {
+    pub async fn make(baseline: &Baseline, schema: Option<&str>) -> Result<Heartbeat, Untouched> {
+        let Some(schema) = schema else {
             return Ok(Heartbeat { schema: None });
-        }
-        let schema = format!("veza_drill_{}", clock.wall(clock.at()).as_microsecond());
+        };
+        // No key on the numbers: a row that is there twice must show.
         let sql = format!(
             "create schema {schema}; create table {schema}.heartbeat \
-             (number int8 primary key, written timestamptz not null default clock_timestamp())"
+             (number int8 not null, written timestamptz not null default clock_timestamp()); \
+             create table {schema}.rival (node text not null, number int8 not null, \
+             written timestamptz not null default clock_timestamp())"
         );
-        let done = on_primary(baseline, &sql).await;
-        done.map_err(|words| refused("client-cannot-write", words))?;
+        let done = on_primary(&baseline.client_hosts, &baseline.client, async |client| {
+            client.batch_execute(&sql).await
+        });
+        done.await
+            .map_err(|words| refused("client-cannot-write", words))?;
         Ok(Heartbeat {
-            schema: Some(schema),
+            schema: Some(schema.to_owned()),
         })
     }
 
@@ -51,6 +146,11 @@ impl Heartbeat {
             .map(|schema| format!("{schema}.heartbeat"))
     }
 
+    /// The full name of the table in which nodes are asked whether they take writes.
+    pub fn rivals(&self) -> Option<String> {
+        self.schema.as_ref().map(|schema| format!("{schema}.rival"))
+    }
+
     /// What a probe does, for people.
     pub fn action(&self) -> String {
         match &self.schema {
@@ -59,34 +159,58 @@ impl Heartbeat {
         }
     }
 
+    /// The numbers of all rows of one of the tables, as the primary has them now.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub async fn rows(&self, baseline: &Baseline, table: &str) -> Result<Vec<u64>, String> {
+        let sql = format!("select number from {table}");
+        let read = on_primary(&baseline.client_hosts, &baseline.client, async |client| {
+            client.query(&sql, &[]).await
+        });
+        let numbers = read.await?.into_iter().map(|row| row.try_get::<_, i64>(0));
+        let numbers: Result<Vec<i64>, _> = numbers.collect();
+        let numbers = numbers.map_err(|e| e.to_string())?;
+        Ok(numbers
+            .into_iter()
+            .map(|number| u64::try_from(number).unwrap_or(u64::MAX))
+            .collect())
+    }
+
     /// Drops the schema; says what remains when that is not possible.
     pub async fn remove(self, baseline: &Baseline) -> Option<String> {
         let schema = self.schema?;
         let sql = format!("set lock_timeout = '5s'; drop schema {schema} cascade");
-        let words = on_primary(baseline, &sql).await.err()?;
+        let done = on_primary(&baseline.client_hosts, &baseline.client, async |client| {
+            client.batch_execute(&sql).await
+        });
+        let words = done.await.err()?;
         Some(format!(
             "the schema {schema} remains ({words}): remove it with `drop schema {schema} cascade`"
         ))
     }
 }
 
-/// Runs statements on whichever node takes writes now.
-async fn on_primary(baseline: &Baseline, sql: &str) -> Result<(), String> {
-    let access = &baseline.client;
+/// Does something on whichever node takes writes now.
+async fn on_primary<T>(
+    hosts: &[Target],
+    access: &Access,
+    act: impl AsyncFn(&Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, String> {
     let mut told = Vec::new();
-    for at in &baseline.client_hosts {
+    for at in hosts {
         let attempt = async {
             let session = postgres::connect(at, &access.login, &access.tls, LIMIT).await?;
             if !writable(&session.client).await? {
-                return Ok(false);
+                return Ok(None);
             }
-            let done = session.client.batch_execute(sql).await;
-            done.map(|()| true)
+            let done = act(&session.client).await;
+            done.map(Some)
                 .map_err(|e| Error::query(format!("a statement at {at}"), &e))
         };
         match within(LIMIT, attempt).await {
-            Ok(Ok(true)) => return Ok(()),
-            Ok(Ok(false)) => told.push(format!("{at} takes no writes")),
+            Ok(Ok(Some(done))) => return Ok(done),
+            Ok(Ok(None)) => told.push(format!("{at} takes no writes")),
             Ok(Err(error)) => told.push(error.to_string()),
             Err(elapsed) => told.push(format!("{at}: {elapsed}")),
         }
@@ -146,10 +270,11 @@ impl Host for NodeClient {
         match session.client.execute(&*write, &[&number]).await {
             Ok(1) => warned(session),
             Ok(_) => Err(ActError::Refused("takes no writes any more".to_owned())),
-            Err(error) if error.as_db_error().is_some() => {
-                Err(ActError::Refused(told(&self.at, &error)))
-            }
-            Err(error) => Err(ActError::Broken(told(&self.at, &error))),
+            Err(error) => Err(match error.as_db_error() {
+                Some(said) if proves_no_commit(said) => ActError::Refused(told(&self.at, &error)),
+                Some(_) => ActError::Doubtful(told(&self.at, &error)),
+                None => ActError::Broken(told(&self.at, &error)),
+            }),
         }
     }
 }
@@ -158,15 +283,64 @@ fn told(at: &Target, error: &tokio_postgres::Error) -> String {
     Error::query(format!("{at}"), error).to_string()
 }
 
+/// Whether an error of a single statement that commits by itself proves that nothing was committed.
+/// Not when the server ends the session or shuts down (class 57, also in the middle of the wait for
+/// synchronous replication, after the local commit), not when it broke (58, XX), not when it says
+/// itself that it doesn't know (08, 40003); <https://www.postgresql.org/docs/17/errcodes-appendix.html>.
+pub fn proves_no_commit(said: &DbError) -> bool {
+    let code = said.code().code();
+    let in_doubt = ["57", "58", "XX", "08", "40003"];
+    said.parsed_severity() == Some(Severity::Error)
+        && !in_doubt.iter().any(|class| code.starts_with(class))
+}
+
 /// A commit that came back with a warning is not acknowledged: the wait for synchronous replication
 /// may have been given up, and the row may be lost.
 fn warned(session: &mut Session) -> Result<(), ActError> {
+    warning(session).map_or(Ok(()), |words| {
+        Err(ActError::Doubtful(format!("committed with {words}")))
+    })
+}
+
+/// The warning that came with the last statement, if one did.
+pub fn warning(session: &mut Session) -> Option<String> {
     while let Ok(message) = session.messages.try_recv() {
         if let AsyncMessage::Notice(notice) = message
             && notice.severity() == "WARNING"
         {
-            return Err(ActError::Refused(format!("committed with {notice}")));
+            return Some(notice.to_string());
         }
     }
-    Ok(())
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_named_for_its_run_and_only_such_a_one_is_dropped() {
+        assert_eq!(
+            schema("20261124T134501Z-1A2b3c4d"),
+            "veza_drill_20261124t134501z1a2b3c4d"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_chore_that_is_not_ours_is_not_done() {
+        let login = |_: &[(String, u16)], _: &str| Err("must not be asked".to_owned());
+        let chore = |name: &str, schema: &str| Chore {
+            name: name.to_owned(),
+            about: json!({ "schema": schema, "hosts": [], "dbname": "d" }),
+        };
+        for (chore, word) in [
+            (chore("wipe", "veza_drill_1"), "no chore"),
+            (chore(DROP_SCHEMA, "public"), "not the schema"),
+            (chore(DROP_SCHEMA, "veza_drill_1; drop"), "not the schema"),
+            (chore(DROP_SCHEMA, "veza_drill_1"), "must not be asked"),
+        ] {
+            let refused = do_chore(&chore, login).await.unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
 }

@@ -147,6 +147,17 @@ impl Error {
         }
     }
 
+    /// Whether another operation on the same instance stood in the way; it passes.
+    pub fn is_busy(&self) -> bool {
+        // Incus' own words ("Instance is busy running a \"stop\" operation"): it has no code for it.
+        match self {
+            Error::Refused { words, .. } | Error::Operation { words, .. } => {
+                words.contains("nstance is busy")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the client side lacks something (exit code 3) rather than the system under test.
     pub fn is_missing_tool(&self) -> bool {
         matches!(

@@ -9,7 +9,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Error, Incus, Request};
+use crate::clock;
 use crate::instance::InstanceName;
+
+/// How often a part of an instance is read and written before someone else's changes win.
+const PATCH_TRIES: usize = 20;
+/// How long one such write may take.
+const PATCH_LIMIT: Duration = Duration::from_secs(30);
+/// How long another operation on the instance is waited for between two tries.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// An instance as Incus describes it, with its state.
 #[derive(Clone, Debug)]
@@ -24,9 +32,16 @@ pub struct Instance {
     pub config: BTreeMap<String, String>,
     /// Its config with that of its profiles.
     pub expanded_config: BTreeMap<String, String>,
+    /// Its own devices, without those of profiles.
+    pub devices: BTreeMap<String, Device>,
+    /// Its devices with those of its profiles.
+    pub expanded_devices: BTreeMap<String, Device>,
     /// Its network interfaces but loopback, while it runs.
     pub nics: Vec<Nic>,
 }
+
+/// A device as Incus describes it: its options by name, `type` among them.
+pub type Device = BTreeMap<String, String>;
 
 /// A network interface of a running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +111,10 @@ struct Wire {
     config: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_is_empty")]
     expanded_config: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    devices: BTreeMap<String, Device>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    expanded_devices: BTreeMap<String, Device>,
     state: Option<WireState>,
 }
 
@@ -151,6 +170,8 @@ impl Wire {
             init_pid,
             config: self.config,
             expanded_config: self.expanded_config,
+            devices: self.devices,
+            expanded_devices: self.expanded_devices,
             nics,
         })
     }
@@ -266,9 +287,8 @@ impl Incus {
         Ok(())
     }
 
-    /// Sets a key of the instance's own config, or removes it with `None`. Read-modify-write with
-    /// If-Match, repeated while someone else changes the object (its ETag covers volatile keys, which
-    /// change at every start and stop); `expected` is the value that our key must still have.
+    /// Sets a key of the instance's own config, or removes it with `None`; `expected` is the value
+    /// that it must have now.
     ///
     /// # Errors
     /// [`Error::Changed`] when the key has another value than expected; as every change otherwise.
@@ -279,29 +299,74 @@ impl Incus {
         expected: Option<&str>,
         value: Option<&str>,
     ) -> Result<(), Error> {
+        let found = |object: &Value| {
+            let found = object.get("config").and_then(|c| c.get(key));
+            found
+                .and_then(Value::as_str)
+                .filter(|v| !v.is_empty())
+                .map(str::to_owned)
+        };
+        // PATCH with an empty value removes a key (Incus' own rule).
+        let body = json!({ "config": { key: value.unwrap_or_default() } });
+        self.patch(name, &body, |object| {
+            let found = found(object);
+            if found.as_deref() == expected {
+                return Ok(());
+            }
+            Err(format!("{key} is {found:?}, expected {expected:?}"))
+        })
+        .await
+    }
+
+    /// Replaces one of the instance's own devices as a whole; `expected` is what it must be now.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when the device is another than expected; as every change otherwise.
+    pub async fn set_device(
+        &self,
+        name: &InstanceName,
+        device: &str,
+        expected: &Device,
+        wanted: &Device,
+    ) -> Result<(), Error> {
+        let body = json!({ "devices": { device: wanted } });
+        self.patch(name, &body, |object| {
+            let found = object.get("devices").and_then(|d| d.get(device));
+            if found == Some(&json!(expected)) {
+                return Ok(());
+            }
+            Err(format!("device {device} is {found:?}, expected {expected:?}"))
+        })
+        .await
+    }
+
+    /// Changes a part of an instance: read, checked, written with If-Match, and all of it again while
+    /// someone else changes the object (its ETag covers volatile keys, which change at every start
+    /// and stop) or keeps it busy.
+    async fn patch(
+        &self,
+        name: &InstanceName,
+        body: &Value,
+        check: impl Fn(&Value) -> Result<(), String>,
+    ) -> Result<(), Error> {
         let path = format!("/1.0/instances/{name}");
         let mut last = None;
-        for _ in 0..20 {
+        for _ in 0..PATCH_TRIES {
             let (object, etag) = self.get_with_etag(&path).await?;
-            let found = object
-                .get("config")
-                .and_then(|c| c.get(key))
-                .and_then(Value::as_str);
-            if found.unwrap_or_default() != expected.unwrap_or_default() {
-                let words = format!("{key} is {found:?}, expected {expected:?}");
-                return Err(Error::Changed {
-                    asked: format!("PATCH {path}"),
-                    words,
-                });
-            }
-            // PATCH with an empty value removes a key (Incus' own rule).
-            let body = json!({ "config": { key: value.unwrap_or_default() } });
+            check(&object).map_err(|words| Error::Changed {
+                asked: format!("PATCH {path}"),
+                words,
+            })?;
             let request = Request::new(Method::PATCH, &path)
-                .body(&body)
+                .body(body)
                 .if_match(&etag);
-            match self.change(request, Duration::from_secs(30)).await {
+            match self.change(request, PATCH_LIMIT).await {
                 Ok(_) => return Ok(()),
                 Err(error @ Error::Changed { .. }) => last = Some(error),
+                Err(error) if error.is_busy() => {
+                    last = Some(error);
+                    clock::sleep(BUSY_PAUSE).await;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::{Report, Table};
 use crate::clock::At;
+use crate::ledger;
 use crate::verdict::{Gate, Measured};
 
 /// The report as text.
@@ -56,6 +57,7 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
         .cloned();
     section(out, "What the configuration can promise", sums)?;
     probes(out, report)?;
+    writes(out, report)?;
     let conditions = report
         .conditions
         .iter()
@@ -97,16 +99,13 @@ fn time_line(out: &mut String, report: &Report) -> std::fmt::Result {
     let zero = fault.called;
     let seconds = |at: At| at.us_since(zero) as f64 / 1e6;
     let mut lines: Vec<(At, String)> = Vec::new();
-    let targets = fault
-        .plan
-        .targets
-        .iter()
-        .map(|t| t.instance.as_str())
-        .collect::<Vec<_>>();
-    let fault_line = format!("fault: {} {}", fault.plan.kind, targets.join(", "));
+    let fault_line = format!("fault: {}", fault.plan.told());
     lines.push((zero, format!("{:>16}  {fault_line}", "0.00")));
     if let Some(evidence) = &fault.evidence {
-        let told = format!("evidence: {}, while {}", evidence.target, evidence.control);
+        let mut told = format!("evidence: {}, while {}", evidence.target, evidence.control);
+        if let Some(host) = &evidence.host {
+            let _ = write!(told, "; {host}");
+        }
         lines.push((
             evidence.at,
             format!("{:>16.2}  {told}", seconds(evidence.at)),
@@ -192,6 +191,44 @@ fn write_table(out: &mut String, table: &Table) -> std::fmt::Result {
         &table.title,
         std::iter::once(&table.columns).chain(&table.rows).map(line),
     )
+}
+
+/// What became of the client's writes, and who took writes at once.
+fn writes(out: &mut String, report: &Report) -> std::fmt::Result {
+    let mut lines = Vec::new();
+    if let Some(ledger) = &report.ledger {
+        lines.push(format!(
+            "{} acknowledged, {} failed, {} unknown; {} rows read at the end",
+            ledger.acknowledged, ledger.failed, ledger.unknown, ledger.rows
+        ));
+        let classes = [
+            ("lost (acknowledged, not there)", &ledger.lost),
+            ("recovered (unknown, there)", &ledger.recovered),
+            ("unknown, not there", &ledger.absent),
+            ("phantom (failed, there)", &ledger.phantoms),
+            ("duplicate (there twice)", &ledger.duplicates),
+        ];
+        lines.extend(
+            classes
+                .iter()
+                .map(|(name, ranges)| format!("{name}: {}", ledger::told(ranges))),
+        );
+    }
+    let zero = report.fault.as_ref().map_or(At(0), |fault| fault.called);
+    for overlap in &report.overlaps {
+        let seconds = |at: At| at.us_since(zero) as f64 / 1e6;
+        let losing = overlap.losing.as_deref().unwrap_or("neither");
+        lines.push(format!(
+            "TWO PRIMARIES: {} and {} took writes between {:.2} and {:.2} s ({} writes at least); {losing} \
+             stopped first",
+            overlap.nodes[0],
+            overlap.nodes[1],
+            seconds(overlap.earliest),
+            seconds(overlap.latest),
+            overlap.writes
+        ));
+    }
+    section(out, "Writes", lines.into_iter())
 }
 
 fn probes(out: &mut String, report: &Report) -> std::fmt::Result {

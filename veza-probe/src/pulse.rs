@@ -1,0 +1,110 @@
+//! Whether a server speaks its own protocol: a question that it answers in whatever state it is, over
+//! a connection of its own. A completed TCP handshake is no answer: a frozen host completes it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::clock::within;
+
+/// A protocol whose servers can be asked for a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// PostgreSQL: the request for TLS, which a postmaster answers with one byte whatever state its
+    /// database is in (`S`, `N`, or `E` for an error; protocol 3.0,
+    /// <https://www.postgresql.org/docs/17/protocol-flow.html#PROTOCOL-FLOW-SSL>).
+    Postgres,
+}
+
+/// A server that can be asked. Plain data: whoever heals can ask, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Its name, for people.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.address)
+    }
+}
+
+impl Pulse {
+    /// Asks once; returns what came back, for people.
+    ///
+    /// # Errors
+    /// What happened instead of an answer within `limit`.
+    pub async fn ask(&self, limit: Duration) -> Result<String, String> {
+        let asked = match self.protocol {
+            Protocol::Postgres => within(limit, postgres(self.address)).await,
+        };
+        let answered = asked.map_err(|elapsed| elapsed.to_string())?;
+        answered.map_err(|error| error.to_string())
+    }
+}
+
+async fn postgres(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    // Length 8, then the code 80877103.
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+    let byte = stream.read_u8().await?;
+    let shown = char::from(byte).escape_default();
+    Ok(format!("'{shown}' to the request for TLS"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    fn pulse(address: SocketAddr) -> Pulse {
+        Pulse {
+            name: "pg".into(),
+            address,
+            protocol: Protocol::Postgres,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_an_answer_and_a_handshake_is_none() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The kernel completes the handshake; nobody reads.
+        let silent = pulse(address).ask(LIMIT).await;
+        assert_eq!(silent, Err("no answer within 0.2 s".to_owned()));
+        let server = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = [0; 8];
+                if stream.read_exact(&mut asked).await.is_ok() {
+                    stream.write_all(b"N").await.unwrap();
+                }
+            }
+        };
+        let asked = pulse(address);
+        let answer = tokio::select! {
+            () = server => None,
+            answer = asked.ask(LIMIT) => Some(answer),
+        };
+        assert_eq!(answer, Some(Ok("'N' to the request for TLS".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_told_as_it_is() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let refused = pulse(address).ask(LIMIT).await.unwrap_err();
+        assert!(refused.contains("refused"), "{refused}");
+    }
+}

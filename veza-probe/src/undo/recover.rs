@@ -1,0 +1,306 @@
+//! `--recover`: mends what a drill left broken, by its record, or by the Incus keys alone.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keys::{self, Content};
+use super::lock::Locks;
+use super::mend::Mender;
+use super::record::{Chore, Record};
+use super::state::State;
+use super::{FAULT_KEY, Refusal};
+use crate::clock::Clock;
+use crate::fault::HealedStep;
+use crate::incus::{Error, Incus};
+use crate::instance::InstanceName;
+
+/// How long one run's healing may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What is to be looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Only what has outlived its time: for a timer that runs beside drills.
+    pub expired_only: bool,
+    /// Also what a drill on another host may still be at.
+    pub take_over: bool,
+}
+
+/// What was found of one run.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its name.
+    pub run: String,
+    /// What it broke and what was done about it, in a line.
+    pub words: String,
+    /// What came of it.
+    pub end: End,
+    /// The steps that were taken.
+    pub steps: Vec<HealedStep>,
+}
+
+/// What came of a run that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is as it was before.
+    Undone,
+    /// It is not.
+    NotUndone,
+    /// It still goes on, or has time left: it was left alone.
+    LeftAlone,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// A run each.
+    pub runs: Vec<Found>,
+}
+
+impl Recovered {
+    /// Whether some run came to this.
+    pub fn any(&self, end: End) -> bool {
+        self.runs.iter().any(|run| run.end == end)
+    }
+}
+
+/// What is known of a run.
+#[derive(Default)]
+struct Case {
+    record: Option<Record>,
+    /// The file that can't be read, and why.
+    unreadable: Option<(PathBuf, String)>,
+    claims: Vec<InstanceName>,
+    on_file: bool,
+}
+
+/// Looks at all records of the state folder and all keys of the project, and mends what is broken.
+///
+/// # Errors
+/// [`Error`] when Incus can't be asked; a [`Refusal`] when the state folder can't be read.
+pub async fn recover<C: AsyncFn(&Chore) -> Result<String, String>>(
+    incus: &Incus,
+    clock: &Clock,
+    state: &State,
+    wanted: Wanted,
+    (check, chores): (&str, &C),
+) -> Result<Result<Recovered, Refusal>, Error> {
+    let mut recovered = Recovered::default();
+    let cases = match cases(incus, state, &mut recovered).await? {
+        Ok(cases) => cases,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    for (run, case) in cases {
+        let found = match &case.record {
+            Some(record) => {
+                let held = leave_alone(state, clock, record, &case, wanted);
+                match held {
+                    Err(words) => alone(&run, words),
+                    Ok(_locks) => {
+                        let mender = Mender {
+                            clock,
+                            state,
+                            by: "recover",
+                            why: "asked by a person or a timer".to_owned(),
+                            limit: LIMIT,
+                            check,
+                            chores,
+                        };
+                        mended(&mender, incus, record, &case).await
+                    }
+                }
+            }
+            None => without_record(incus, &run, &case).await,
+        };
+        recovered.runs.push(found);
+    }
+    Ok(Ok(recovered))
+}
+
+async fn cases(
+    incus: &Incus,
+    state: &State,
+    recovered: &mut Recovered,
+) -> Result<Result<BTreeMap<String, Case>, Refusal>, Error> {
+    let instances = incus.instances().await?;
+    let entries = match state.records() {
+        Ok(entries) => entries,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    for entry in entries {
+        match entry.record {
+            Ok(record) if record.project == incus.project() => {
+                let case = cases.entry(record.run.clone()).or_default();
+                case.on_file = true;
+                case.record = Some(record);
+            }
+            Ok(record) => recovered.runs.push(alone(
+                &record.run,
+                format!("is of project {0}: --project {0} --recover", record.project),
+            )),
+            Err(words) => {
+                let run = entry.path.file_stem().unwrap_or_default();
+                let case = cases.entry(run.to_string_lossy().into_owned()).or_default();
+                case.unreadable = Some((entry.path, words));
+            }
+        }
+    }
+    for instance in &instances {
+        match keys::of(instance) {
+            Some(Content::Fault(record)) => {
+                let case = cases.entry(record.run.clone()).or_default();
+                case.record.get_or_insert(*record);
+            }
+            Some(Content::Claim(claim)) => {
+                let case = cases.entry(claim.run).or_default();
+                case.claims.push(instance.name.clone());
+            }
+            Some(Content::Unreadable(words)) => recovered.runs.push(Found {
+                run: "?".to_owned(),
+                words: format!(
+                    "{FAULT_KEY} of {} can't be read ({words}): look at the instance, then: incus \
+                     --project {} config unset {} {FAULT_KEY}",
+                    instance.name,
+                    incus.project(),
+                    instance.name
+                ),
+                end: End::NotUndone,
+                steps: Vec::new(),
+            }),
+            None => {}
+        }
+    }
+    Ok(Ok(cases))
+}
+
+fn alone(run: &str, words: String) -> Found {
+    Found {
+        run: run.to_owned(),
+        words,
+        end: End::LeftAlone,
+        steps: Vec::new(),
+    }
+}
+
+/// The locks of a run that may be mended now, or why it is to be left alone.
+fn leave_alone(
+    state: &State,
+    clock: &Clock,
+    record: &Record,
+    case: &Case,
+    wanted: Wanted,
+) -> Result<Option<Locks>, String> {
+    let told = record.plan_told();
+    let expires: Option<jiff::Timestamp> = record.expires.parse().ok();
+    let has_time = expires.is_some_and(|expires| clock.wall(clock.at()) < expires);
+    if wanted.expired_only && has_time {
+        return Err(format!("({told}) has time until {}", record.expires));
+    }
+    for process in std::iter::once(&record.owner).chain(&record.watchdog) {
+        if process.lives() {
+            return Err(format!("({told}) is still at work as process {}", process.pid));
+        }
+    }
+    if !case.on_file && !record.owner.is_here() && has_time && !wanted.take_over {
+        return Err(format!(
+            "({told}) belongs to a drill on {}, which has time until {}: --take-over mends it now",
+            record.owner.host, record.expires
+        ));
+    }
+    match Locks::take(state, record) {
+        Ok(locks) => Ok(Some(locks)),
+        Err(refusal) if refusal.reason_id == "drill-under-way" => Err(refusal.reason),
+        // A folder that can't be written to must not keep anyone from mending.
+        Err(_) => Ok(None),
+    }
+}
+
+async fn mended<C: AsyncFn(&Chore) -> Result<String, String>>(
+    mender: &Mender<'_, C>,
+    incus: &Incus,
+    record: &Record,
+    case: &Case,
+) -> Found {
+    // The socket and project of whoever asks now, which may be another than the drill's.
+    let mut record = record.clone();
+    incus.socket().clone_into(&mut record.socket);
+    incus.project().clone_into(&mut record.project);
+    let (outcome, steps) = mender.mend(&record).await;
+    let mut words = format!("({}): {}", record.plan_told(), outcome.words);
+    if let Some((path, why)) = case.unreadable.as_ref().filter(|_| outcome.undone) {
+        let removed = mender.state.remove_file(path);
+        let what = removed.err().map_or("removed".to_owned(), |r| r.reason);
+        words.push_str(&format!("; its record could not be read ({why}): {what}"));
+    }
+    let end = if outcome.undone { End::Undone } else { End::NotUndone };
+    Found {
+        run: record.run,
+        words,
+        end,
+        steps,
+    }
+}
+
+/// A run of which only claims are left, or a file that nobody can read.
+async fn without_record(incus: &Incus, run: &str, case: &Case) -> Found {
+    let mut end = End::Undone;
+    let mut words = Vec::new();
+    for name in &case.claims {
+        match keys::remove_one(incus, name, run).await {
+            Ok(()) => words.push(format!("removed its claim on {name}")),
+            Err(error) => {
+                end = End::NotUndone;
+                words.push(format!("its claim on {name} stays: {error}"));
+            }
+        }
+    }
+    if let Some((path, why)) = &case.unreadable {
+        end = End::NotUndone;
+        words.push(format!(
+            "{} can't be read ({why}) and no instance of project {} carries its key: look at the \
+             instances, then remove the file",
+            path.display(),
+            incus.project()
+        ));
+    }
+    Found {
+        run: run.to_owned(),
+        words: words.join("; "),
+        end,
+        steps: Vec::new(),
+    }
+}
+
+/// Does the chores that are left of earlier runs of this program, whose faults are undone. Returns
+/// what was done or why not, a line each.
+pub async fn finish_chores<C: AsyncFn(&Chore) -> Result<String, String>>(
+    state: &State,
+    project: &str,
+    (check, chores): (&str, &C),
+) -> Vec<String> {
+    let mut told = Vec::new();
+    for entry in state.records().unwrap_or_default() {
+        let Ok(record) = entry.record else { continue };
+        let ours = record.check == check && record.project == project;
+        if !ours || !record.undo.steps.is_empty() {
+            continue;
+        }
+        // Held by a run that is still at it.
+        let Ok(_locks) = Locks::take(state, &record) else {
+            continue;
+        };
+        let mut all = true;
+        for chore in &record.chores {
+            let done = chores(chore).await;
+            all &= done.is_ok();
+            let words = done.unwrap_or_else(|words| format!("{} stays ({words})", chore.name));
+            told.push(format!("left by run {}: {words}", record.run));
+        }
+        if all && let Err(refusal) = state.remove(&record) {
+            told.push(refusal.reason);
+        }
+    }
+    told
+}
