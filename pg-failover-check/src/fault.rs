@@ -26,8 +26,12 @@ const EVIDENCE_LIMIT: Duration = Duration::from_secs(10);
 /// How long healing may take in all: two boots of a container and some.
 pub const HEAL_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long the watchdog waits beyond the longest fault for a check that should be healing by then.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long the watchdog waits beyond the longest fault for a check that should be healing by then;
+/// evidence may have been looked for in vain meanwhile.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How long the injecting calls themselves may take: a unit may be slow to stop.
+const INJECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What will be broken.
 ///
@@ -118,7 +122,11 @@ pub async fn journal(
 
 /// The formation's instances: its nodes, and the monitor where it is one of the project's.
 fn members(targets: &Targets, baseline: &Baseline) -> Vec<InstanceName> {
-    let mut names: Vec<_> = baseline.members.iter().map(|m| m.instance.clone()).collect();
+    let mut names: Vec<_> = baseline
+        .members
+        .iter()
+        .map(|m| m.instance.clone())
+        .collect();
     let monitor = targets.monitor_at.address.ip();
     let monitor = targets
         .instances
@@ -145,9 +153,15 @@ pub async fn inject(
 ) -> Result<Fault, Untouched> {
     let set = journal.set_keys().await;
     set.map_err(|refusal| of_undo(&refusal))?;
-    let told = journal.breaking(Duration::from_secs(plan.ttl_s)).await;
+    let ttl = Duration::from_secs(plan.ttl_s);
+    let told = journal.breaking(ttl + INJECT_LIMIT).await;
     told.map_err(|refusal| of_undo(&refusal))?;
     let mut fault = fault::inject(incus, clock, plan).await;
+    // If there is no watchdog any more, it is healed here, and at once.
+    if let Err(refusal) = journal.breaking(ttl).await {
+        fault.trouble.get_or_insert(refusal.reason);
+        return Ok(fault);
+    }
     if !plan.kind.breaks() {
         return Ok(fault);
     }

@@ -97,18 +97,11 @@ async fn attended(clock: Clock, args: &Args, story: &Story, stop: Stop) -> Repor
         leash: leash.clone(),
     };
     let ended = if args.recover {
-        guarded(run.recover()).await
+        undo::to_the_end(&leash, run.recover()).await
     } else {
-        guarded(run.run()).await
+        undo::to_the_end(&leash, run.run()).await
     };
-    match ended {
-        Ok(report) => report,
-        Err(bug) => {
-            story.say(&format!("{bug}; waiting for the watchdog to heal"));
-            leash.let_go();
-            report::of_a_bug(&clock, args, &bug, leash.outcome().await.as_ref())
-        }
-    }
+    ended.unwrap_or_else(|bug| report::of_a_bug(&clock, args, &bug))
 }
 
 /// A reader that went away is no reason to lose the exit code.
@@ -484,7 +477,7 @@ impl Run<'_> {
         if let Some(fault) = &done.fault {
             seen.faulted(fault);
             if let Some(observation) = observation {
-                seen.observed(observation, self.args.settle, began);
+                seen.observed(observation, self.args.settle, primary.node.id, began);
                 seen.asked(&observation.rivals, primary.node.id, fault, began);
             }
         }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use veza_probe::clock::{Clock, micros};
-use veza_probe::fault::{Fault, Healed, Plan};
+use veza_probe::fault::{Fault, Healed, Kind, Plan};
 use veza_probe::outage::{self, Between, Phase};
 use veza_probe::prober::{Lateness, Outcome};
 use veza_probe::report::{Event, Probes, Report, Untouched};
 use veza_probe::tenure::{self, Fenced};
-use veza_probe::undo::{End, Found, Mended, Recovered};
+use veza_probe::undo::{Bug, End, Found, Recovered};
 use veza_probe::verdict::{Gate, Judgement, Verdict};
 
 use crate::baseline::formation::{self, Node};
@@ -67,37 +67,35 @@ pub fn planned(plan: &Plan) -> Judgement {
 }
 
 /// What a panic that reached the end of the run came to: the watchdog had to heal.
-pub fn of_a_bug(clock: &Clock, args: &Args, bug: &str, healed: Option<&Mended>) -> Report {
-    let judgement = match healed {
-        Some(outcome) if !outcome.undone => Judgement::new(
-            Verdict::NotUndone,
-            "fault-may-remain",
-            format!("a bug of this tool ended the run ({bug}), and {}", outcome.words),
-            "look now: pg-failover-check --recover, then `incus list`",
-        ),
-        _ => Judgement::new(
-            Verdict::Internal,
-            "bug",
-            format!("a bug of this tool ended the run; the fault was undone: {bug}"),
-            "report it with the story above",
-        ),
+pub fn of_a_bug(clock: &Clock, args: &Args, bug: &Bug) -> Report {
+    let words = &bug.words;
+    let judgement = if bug.undone() {
+        let reason = format!("a bug of this tool ended the run; the fault was undone: {words}");
+        let next = "report it with the story above";
+        Judgement::new(Verdict::Internal, "bug", reason, next)
+    } else {
+        let reason = format!("a bug of this tool ended the run, and the fault may remain: {words}");
+        let next = "look now: pg-failover-check --recover, then `incus list`";
+        Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, next)
     };
     let mut report = Report::new(CHECK, clock, &judgement);
     report.system = system(args);
     report.condition("version", env!("CARGO_PKG_VERSION"));
+    let mended = bug.mended.iter();
     report
         .notes
-        .extend(healed.map(|outcome| format!("{}: {}", outcome.by, outcome.words)));
+        .extend(mended.map(|mended| format!("{}: {}", mended.by, mended.words)));
     report
 }
 
 /// What `--recover` came to.
 pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered) -> Report {
     let told = |run: &Found| format!("run {} {}", run.run, run.words);
+    // A timer beside drills has nothing to complain of when one is under way.
     let (verdict, reason_id, next) = if recovered.any(End::NotUndone) {
         let next = "look now: `incus list`; correct what stands in the way and run it again";
         (Verdict::NotUndone, "fault-may-remain", next)
-    } else if recovered.any(End::LeftAlone) {
+    } else if recovered.any(End::LeftAlone) && !args.expired {
         let next = "wait for the end of what is under way";
         (Verdict::Refused, "drill-under-way", next)
     } else {
@@ -114,7 +112,11 @@ pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered) -> Report {
     );
     report.system = format!("project {}", args.project);
     report.condition("version", env!("CARGO_PKG_VERSION"));
-    report.undo = recovered.runs.into_iter().flat_map(|run| run.steps).collect();
+    report.undo = recovered
+        .runs
+        .into_iter()
+        .flat_map(|run| run.steps)
+        .collect();
     report
 }
 
@@ -200,8 +202,10 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let old = baseline.primary().node.id;
         report.phases = phases::phases(&observation.record, old, &outages, fault.called, healed);
         let (phase, note) = fenced(observation, baseline, fault);
-        report.phases.extend(phase);
         report.notes.extend(note);
+        let promoted = report.phases.iter().find(|p| p.name == "promoted");
+        report.notes.extend(margin(phase.as_ref(), promoted));
+        report.phases.extend(phase);
         report.phases.sort_by_key(|phase| phase.at.latest);
     }
     report.ledger.clone_from(&observation.ledger);
@@ -235,7 +239,9 @@ fn fenced(
 ) -> (Option<Phase>, Option<String>) {
     let old = baseline.primary();
     let asker = observation.rivals.iter().find(|a| a.node == old.node.id);
-    let Some(asker) = asker.filter(|_| fault.plan.kind.breaks()) else {
+    // A stopped instance fences nothing: it is gone, and comes back as whatever the monitor says.
+    let lives = fault.plan.kind.breaks() && fault.plan.kind != Kind::Stop;
+    let Some(asker) = asker.filter(|_| lives) else {
         return (None, None);
     };
     let name = &old.node.name;
@@ -258,6 +264,21 @@ fn fenced(
         }
         Fenced::Unseen => (None, None),
     }
+}
+
+/// How long before the promotion the old primary had fenced itself: the margin that keeps two
+/// primaries apart.
+fn margin(fenced: Option<&Phase>, promoted: Option<&Phase>) -> Option<String> {
+    let (fenced, promoted) = (fenced?, promoted?);
+    let margin_s = promoted.at.earliest.us_since(fenced.at.latest) as f64 / 1e6;
+    Some(if margin_s >= 0.0 {
+        format!("the old primary had fenced itself at least {margin_s:.2} s before the promotion")
+    } else {
+        format!(
+            "the old primary was seen fenced only {:.2} s after the promotion",
+            -margin_s
+        )
+    })
 }
 
 /// What the monitor said and what this tool did, in order.

@@ -44,6 +44,9 @@ pub struct Seen {
     pub service_back: bool,
     /// From the heal until the formation was whole, in seconds.
     pub redundancy_s: Option<Measured>,
+    /// Whether systemd was left to start the unit again, and then whether the monitor failed over all
+    /// the same.
+    pub restart: Option<bool>,
     /// Whether the client only read (`--read-only`): nothing is known of writes then, and nothing is
     /// judged.
     pub read_only: bool,
@@ -66,7 +69,13 @@ pub struct Seen {
 
 impl Seen {
     /// Takes over what the client and the monitor saw.
-    pub fn observed(&mut self, observation: &Observation, settle: Duration, healed: Option<At>) {
+    pub fn observed(
+        &mut self,
+        observation: &Observation,
+        settle: Duration,
+        old_primary: i64,
+        healed: Option<At>,
+    ) {
         let samples = &observation.samples;
         let outages = outage::outages(samples);
         self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
@@ -82,6 +91,8 @@ impl Seen {
             )),
             Some(_) => None,
         };
+        let promoted = phases::promotes(&observation.record, old_primary);
+        self.restart = self.restart.map(|_| promoted);
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
         let ledger = observation.ledger.as_ref();
         // Where nothing was acknowledged, nothing can be lost.
@@ -109,6 +120,7 @@ impl Seen {
     /// Takes over what the fault came to.
     pub fn faulted(&mut self, fault: &Fault) {
         self.control_run = !fault.plan.kind.breaks();
+        self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
         self.evidence = fault.evidence.is_some();
         self.trouble.clone_from(&fault.trouble);
     }
@@ -268,7 +280,8 @@ fn unclear(gates: &[Gate]) -> Judgement {
 }
 
 fn held(seen: &Seen) -> String {
-    let told = |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| span(m, "s"));
+    let told =
+        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| span(m, "s"));
     if seen.control_run {
         return "nothing was broken and no probe failed".to_owned();
     }
@@ -277,9 +290,14 @@ fn held(seen: &Seen) -> String {
         Some(lost) => format!("; {lost} acknowledged writes were lost, as allowed"),
         None => String::new(),
     };
+    let how = match seen.restart {
+        None => "was broken",
+        Some(false) => "was killed and restarted by systemd, without a failover",
+        Some(true) => "was killed and restarted by systemd; the monitor failed over all the same",
+    };
     format!(
-        "a client could not write for {} after {} was broken; the formation was whole again {} after \
-         the heal{lost}",
+        "a client could not write for {} after {} {how}; the formation was whole again {} after the \
+         heal{lost}",
         told(seen.outage_s),
         seen.target,
         told(seen.redundancy_s)
@@ -438,6 +456,17 @@ mod tests {
             ..PROMISES
         };
         assert_eq!(judge(&seen, &gates(&seen, &two)).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_restart_is_not_told_as_a_failover() {
+        let reason = |restart| {
+            let seen = Seen { restart, ..good() };
+            judge(&seen, &gates(&seen, &PROMISES)).reason
+        };
+        assert!(!reason(None).contains("restarted"));
+        assert!(reason(Some(false)).contains("without a failover"));
+        assert!(reason(Some(true)).contains("failed over all the same"));
     }
 
     #[test]

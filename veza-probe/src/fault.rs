@@ -265,11 +265,14 @@ impl Unfit {
             Unfit::NoDevice { instance } => {
                 format!("incus --project {project} config show --expanded {instance}")
             }
-            Unfit::UnitNotActive { instance, unit, .. }
-            | Unfit::Systemd { instance, unit, .. } => {
+            Unfit::UnitNotActive { instance, unit, .. } | Unfit::Systemd { instance, unit, .. } => {
                 format!("incus --project {project} exec {instance} -- systemctl status {unit}")
             }
-            Unfit::DropInThere { instance, unit, path } => format!(
+            Unfit::DropInThere {
+                instance,
+                unit,
+                path,
+            } => format!(
                 "incus --project {project} exec {instance} -- sh -c 'rm {path}; systemctl \
                  daemon-reload; systemctl start {unit}'"
             ),
@@ -318,7 +321,10 @@ pub async fn prepare(
         plan.undo.steps.extend(steps);
         plan.targets.insert(0, target);
     }
-    let answers = pulses.iter().cloned().map(|pulse| UndoStep::Answers { pulse });
+    let answers = pulses
+        .iter()
+        .cloned()
+        .map(|pulse| UndoStep::Answers { pulse });
     plan.undo.steps.extend(answers);
     Ok(plan)
 }

@@ -299,6 +299,37 @@ pub async fn guarded<T>(part: impl Future<Output = T>) -> Result<T, String> {
         })
 }
 
+/// A panic that ended a check, and what its watchdog came to.
+#[derive(Clone, Debug)]
+pub struct Bug {
+    /// The words of the panic.
+    pub words: String,
+    /// What the watchdog did; none when nothing was broken.
+    pub mended: Option<Mended>,
+}
+
+impl Bug {
+    /// Whether nothing is broken any more.
+    pub fn undone(&self) -> bool {
+        self.mended.as_ref().is_none_or(|mended| mended.undone)
+    }
+}
+
+/// Runs all of a check. A panic that reaches its end makes the watchdog heal, and is told when it has.
+///
+/// # Errors
+/// The panic.
+pub async fn to_the_end<T>(leash: &Leash, run: impl Future<Output = T>) -> Result<T, Bug> {
+    match guarded(run).await {
+        Ok(done) => Ok(done),
+        Err(words) => {
+            leash.let_go();
+            let mended = leash.outcome().await;
+            Err(Bug { words, mended })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

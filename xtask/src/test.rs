@@ -151,7 +151,7 @@ async fn listed(checks: &[Check], programs: &[Program]) -> anyhow::Result<Vec<La
             ) == (check.name, "test", "lab")
         };
         let program = programs.iter().find(is_it);
-        let program = program.with_context(|| format!("{} has no tests/lab.rs", check.name))?;
+        let program = program.with_context(|| format!("{} has no tests/lab", check.name))?;
         let list = Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]);
         let list = list.folder(&program.folder).run(LIST_LIMIT).await?;
         let before = tests.len();
@@ -165,7 +165,7 @@ async fn listed(checks: &[Check], programs: &[Program]) -> anyhow::Result<Vec<La
         let any = tests.len() > before;
         anyhow::ensure!(
             any,
-            "{}/tests/lab.rs holds no test that needs the lab",
+            "{}/tests/lab holds no test that needs the lab",
             check.name
         );
     }
@@ -307,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn a_check_without_lab_tests_is_an_error() {
         let error = listed(&CHECKS, &[]).await.unwrap_err().to_string();
-        assert_eq!(error, "pg-failover-check has no tests/lab.rs");
+        assert_eq!(error, "pg-failover-check has no tests/lab");
         // A program that lists nothing.
         let empty = Program {
             package: CHECKS[0].name.to_owned(),
@@ -319,7 +319,7 @@ mod tests {
         let error = listed(&CHECKS, &[empty]).await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "pg-failover-check/tests/lab.rs holds no test that needs the lab"
+            "pg-failover-check/tests/lab holds no test that needs the lab"
         );
     }
 }

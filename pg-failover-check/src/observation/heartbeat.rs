@@ -25,10 +25,7 @@ const DROP_SCHEMA: &str = "drop-schema";
 /// The schema of a run of this check.
 pub fn schema(run: &str) -> String {
     let plain = run.to_ascii_lowercase();
-    let plain: String = plain
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .collect();
+    let plain: String = plain.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("veza_drill_{plain}")
 }
 
@@ -103,7 +100,10 @@ pub async fn do_chore(
         "set client_min_messages = 'warning'; set lock_timeout = '5s'; drop schema if exists {} cascade",
         about.schema
     );
-    on_primary(&places, &access, async |client| client.batch_execute(&sql).await).await?;
+    on_primary(&places, &access, async |client| {
+        client.batch_execute(&sql).await
+    })
+    .await?;
     Ok(format!("schema {} is not there", about.schema))
 }
 

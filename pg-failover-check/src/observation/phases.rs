@@ -31,6 +31,13 @@ pub fn phases(
     phases
 }
 
+/// Whether another node than the old primary was made to take writes.
+pub fn promotes(record: &Record, old_primary: i64) -> bool {
+    let promoted =
+        |e: &MonitorEvent| e.node != old_primary && WRITABLE.contains(&e.reported.as_str());
+    record.events.iter().any(promoted)
+}
+
 /// The longest that the client could not write. Outages with less than `settle` between them are one:
 /// service that goes away again so soon had not been back.
 pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {

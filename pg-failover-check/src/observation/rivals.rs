@@ -280,7 +280,11 @@ fn not_connected(error: &Error) -> Answer {
 /// What `psql` came to: 0 done, 1 the server says no, 2 no connection
 /// (<https://www.postgresql.org/docs/17/app-psql.html>), 124 or 137 the limit.
 fn from_inside(output: &ExecOutput) -> (Answer, String) {
-    let words = output.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = output
+        .stderr
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     let answer = match output.code {
         0 if words.contains("WARNING") => Answer::Unacknowledged,
         0 => Answer::Took,
@@ -313,10 +317,20 @@ mod tests {
     #[test]
     fn only_a_write_without_a_warning_was_taken() {
         assert_eq!(inside(0, ""), Answer::Took);
-        let cancelled = "WARNING:  canceling the wait for synchronous replication due to user request";
+        let cancelled =
+            "WARNING:  canceling the wait for synchronous replication due to user request";
         assert_eq!(inside(0, cancelled), Answer::Unacknowledged);
-        assert_eq!(inside(1, "ERROR:  cannot execute INSERT in a read-only transaction"), Answer::Refused);
-        assert_eq!(inside(2, "connection to server on socket failed"), Answer::Absent);
+        assert_eq!(
+            inside(
+                1,
+                "ERROR:  cannot execute INSERT in a read-only transaction"
+            ),
+            Answer::Refused
+        );
+        assert_eq!(
+            inside(2, "connection to server on socket failed"),
+            Answer::Absent
+        );
         assert_eq!(inside(124, ""), Answer::Unacknowledged);
         assert_eq!(inside(127, "psql: not found"), Answer::Unasked);
     }
@@ -324,6 +338,9 @@ mod tests {
     #[test]
     fn a_name_can_not_end_the_statement() {
         let sql = insert("s.rival", "a'; drop table x; --", 7);
-        assert!(sql.ends_with("values ('a''; drop table x; --', 7)"), "{sql}");
+        assert!(
+            sql.ends_with("values ('a''; drop table x; --', 7)"),
+            "{sql}"
+        );
     }
 }

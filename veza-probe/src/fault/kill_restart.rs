@@ -16,9 +16,7 @@ pub(super) async fn steps(
     let state = systemd::active(incus, target, unit).await?;
     notes.push(match state.restart.as_str() {
         "no" => format!("{unit} has Restart=no: nothing starts it again but healing"),
-        restart => format!(
-            "{unit} has Restart={restart}: the times are those of a restart, not of a failover"
-        ),
+        restart => format!("{unit} has Restart={restart}: systemd starts it again by itself"),
     });
     Ok(systemd::start_steps(incus, target, unit, &state).await)
 }

@@ -51,13 +51,7 @@ pub(super) fn steps(
 }
 
 /// The command that pins a device to the MAC and address that it has now.
-fn pin_command(
-    project: &str,
-    found: &Instance,
-    name: &str,
-    device: &Device,
-    own: bool,
-) -> String {
+fn pin_command(project: &str, found: &Instance, name: &str, device: &Device, own: bool) -> String {
     let verb = if own { "set" } else { "override" };
     let hwaddr = found.config.get(&format!("volatile.{name}.hwaddr"));
     let hwaddr = device.get("hwaddr").or(hwaddr);
@@ -107,7 +101,12 @@ pub(super) async fn undo(incus: &Incus, target: &Target, device: &str, found: &D
     let instance = incus.instance(name).await?;
     let now = instance.devices.get(device);
     if now == Some(found) {
-        return Ok(Progress::Done(format!("{device} is as it was found")));
+        // A mask that was asked for and is not there yet would come after us.
+        return Ok(if incus.is_busy(name).await? {
+            Progress::NotYet(format!("an operation on {name} is still under way"))
+        } else {
+            Progress::Done(format!("{device} is as it was found"))
+        });
     }
     if now != Some(&mask()) {
         return Ok(Progress::NotYet(format!(

@@ -102,7 +102,11 @@ pub(super) async fn undo_key(
     let instance = incus.instance(name).await?;
     let now = instance.config.get(key).map(String::as_str);
     if now == found {
-        return Ok(Progress::Done(format!("{key} is as it was found")));
+        return Ok(if incus.is_busy(name).await? {
+            Progress::NotYet(format!("an operation on {name} is still under way"))
+        } else {
+            Progress::Done(format!("{key} is as it was found"))
+        });
     }
     if now != Some(during) {
         return Ok(Progress::NotYet(format!(

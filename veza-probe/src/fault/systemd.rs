@@ -50,7 +50,10 @@ async fn ask(incus: &Incus, name: &InstanceName, unit: &Unit) -> Result<State, T
         "--",
         unit.as_str(),
     ];
-    let output = incus.exec(name, &argv, LIMIT).await.map_err(Trouble::Incus)?;
+    let output = incus
+        .exec(name, &argv, LIMIT)
+        .await
+        .map_err(Trouble::Incus)?;
     if output.code != 0 {
         return Err(Trouble::Words(told(&output)));
     }
@@ -59,8 +62,12 @@ async fn ask(incus: &Incus, name: &InstanceName, unit: &Unit) -> Result<State, T
         let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_default().to_owned()
     };
-    let dependants = ["RequiredBy", "BoundBy", "ConsistsOf"].map(property).join(" ");
-    let services = dependants.split_whitespace().filter(|n| n.ends_with(".service"));
+    let dependants = ["RequiredBy", "BoundBy", "ConsistsOf"]
+        .map(property)
+        .join(" ");
+    let services = dependants
+        .split_whitespace()
+        .filter(|n| n.ends_with(".service"));
     Ok(State {
         active: property("ActiveState"),
         load: property("LoadState"),
@@ -76,11 +83,7 @@ fn told(output: &ExecOutput) -> String {
 }
 
 /// An active unit, as it was found.
-pub(super) async fn active(
-    incus: &Incus,
-    target: &Target,
-    unit: &Unit,
-) -> Result<State, Unfit> {
+pub(super) async fn active(incus: &Incus, target: &Target, unit: &Unit) -> Result<State, Unfit> {
     let instance = &target.instance;
     let asked = ask(incus, instance, unit).await;
     let state = asked.map_err(|trouble| Unfit::Systemd {
@@ -177,8 +180,12 @@ pub(super) async fn run(incus: &Incus, target: &Target, argv: &[&str]) -> Result
 /// What systemd says of a unit that is to be down.
 pub(super) async fn seen_down(incus: &Incus, target: &Target, unit: &Unit) -> Option<String> {
     let state = ask(incus, &target.instance, unit).await.ok()?;
-    matches!(state.active.as_str(), "inactive" | "failed")
-        .then(|| format!("systemd in {} calls {unit} {}", target.instance, state.active))
+    matches!(state.active.as_str(), "inactive" | "failed").then(|| {
+        format!(
+            "systemd in {} calls {unit} {}",
+            target.instance, state.active
+        )
+    })
 }
 
 /// What systemd calls a unit's run now.
@@ -217,6 +224,11 @@ pub(super) async fn remove_drop_in(incus: &Incus, target: &Target, unit: &Unit) 
         }
         other => return Ok(Progress::NotYet(format!("{} is {other}", target.instance))),
     }
+    // A check that was killed may have left its command running: what it does would come after us.
+    if incus.is_executing(&target.instance).await? {
+        let words = format!("a command in {} still runs", target.instance);
+        return Ok(Progress::NotYet(words));
+    }
     let script = "rm -f \"$1\" && { rmdir \"${1%/*}\" 2>/dev/null || true; } && \
                   systemctl daemon-reload && test ! -e \"$1\"";
     let path = drop_in(unit);
@@ -247,7 +259,15 @@ pub(super) async fn start(
     };
     if state.active == "active" {
         let same = before == Some(state.invocation.as_str());
-        let words = if same { "was never stopped" } else { "runs again" };
+        if same && incus.is_executing(&target.instance).await? {
+            let words = format!("a command in {} still runs", target.instance);
+            return Ok(Progress::NotYet(words));
+        }
+        let words = if same {
+            "was never stopped"
+        } else {
+            "runs again"
+        };
         return Ok(Progress::Done(format!("{unit} {words}")));
     }
     // A unit that is given up as failed after many starts must be cleared first.

@@ -190,3 +190,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_operation_is_busy() {
+        let said = |words: &str| Error::Operation {
+            asked: "PATCH /1.0/instances/a".into(),
+            words: words.into(),
+        };
+        assert!(said("Instance is busy running a \"stop\" operation").is_busy());
+        assert!(!said("The instance is already stopped").is_busy());
+    }
+}

@@ -12,6 +12,9 @@ use super::{Error, Incus, Request};
 use crate::clock;
 use crate::instance::InstanceName;
 
+/// What Incus calls a command in an instance among its operations (seen with Incus 6.0).
+const EXEC: &str = "Executing command";
+
 /// How often a part of an instance is read and written before someone else's changes win.
 const PATCH_TRIES: usize = 20;
 /// How long one such write may take.
@@ -231,11 +234,30 @@ impl Incus {
         wire.into_instance()
     }
 
-    /// Whether an operation on the instance is under way.
+    /// Whether something is under way that changes the instance itself: its state, config, devices.
     ///
     /// # Errors
     /// As every request.
     pub async fn is_busy(&self, name: &InstanceName) -> Result<bool, Error> {
+        self.is_under_way(name, |description| description != EXEC)
+            .await
+    }
+
+    /// Whether a command that was asked for without a terminal, as [`Incus::exec`] does, still runs
+    /// in the instance. Somebody's shell is none.
+    ///
+    /// # Errors
+    /// As every request.
+    pub async fn is_executing(&self, name: &InstanceName) -> Result<bool, Error> {
+        self.is_under_way(name, |description| description == EXEC)
+            .await
+    }
+
+    async fn is_under_way(
+        &self,
+        name: &InstanceName,
+        counts: impl Fn(&str) -> bool,
+    ) -> Result<bool, Error> {
         let request = Request::new(Method::GET, "/1.0/operations").query("recursion", "1");
         let (envelope, _) = self.send(&request).await?;
         // An object of lists, a list per status: `{"running": [{"resources": {…}}]}`.
@@ -247,11 +269,14 @@ impl Incus {
         let path = format!("/1.0/instances/{name}");
         let ours = |operation: &Value| {
             let under_way = operation.get("status_code").and_then(Value::as_u64);
+            let text = |key: &str| operation.get(key).and_then(Value::as_str);
             let on = operation
                 .pointer("/resources/instances")
                 .and_then(Value::as_array);
             let mut on = on.into_iter().flatten().filter_map(Value::as_str);
             under_way.is_some_and(|code| code < 200)
+                && text("class") == Some("task")
+                && counts(text("description").unwrap_or_default())
                 && on.any(|p| p.split('?').next() == Some(path.as_str()))
         };
         Ok(operations.any(|list| list.iter().any(ours)))
@@ -335,7 +360,9 @@ impl Incus {
             if found == Some(&json!(expected)) {
                 return Ok(());
             }
-            Err(format!("device {device} is {found:?}, expected {expected:?}"))
+            Err(format!(
+                "device {device} is {found:?}, expected {expected:?}"
+            ))
         })
         .await
     }

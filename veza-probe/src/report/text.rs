@@ -144,7 +144,7 @@ fn gates(out: &mut String, report: &Report) -> std::fmt::Result {
         };
         let limit = format!("{} {}", number(gate.limit), gate.unit);
         format!(
-            "{id:<12} {outcome:<8} {measured} {unit} (limit {limit}): {}",
+            "{id:<14} {outcome:<8} {measured} {unit} (limit {limit}): {}",
             gate.title
         )
     };

@@ -136,7 +136,9 @@ pub(super) async fn set(incus: &Incus, record: &Record) -> Result<(), Refusal> {
     let targets = record.targets.iter().map(|name| (name, &fault));
     let others = record.others().map(|name| (name, &claim));
     for (name, text) in targets.chain(others) {
-        let set = incus.set_config_key(name, FAULT_KEY, None, Some(text)).await;
+        let set = incus
+            .set_config_key(name, FAULT_KEY, None, Some(text))
+            .await;
         if let Err(error) = set {
             return Err(refused(incus, record, name, &error).await);
         }
@@ -164,12 +166,17 @@ async fn refused(incus: &Incus, record: &Record, name: &InstanceName, error: &Er
 ///
 /// # Errors
 /// What stands in the way.
-pub(super) async fn remove(incus: &Incus, clock: &Clock, record: &Record) -> Result<String, String> {
+pub(super) async fn remove(
+    incus: &Incus,
+    clock: &Clock,
+    record: &Record,
+) -> Result<String, String> {
     let deadline = clock.at().plus(LIMIT);
     for name in record.others().chain(&record.targets) {
         loop {
-            let trouble = match remove_one(incus, name, &record.run).await {
-                Ok(()) | Err(Error::NotFound { .. }) => break,
+            let trouble = match gone(incus, name, &record.run).await {
+                Ok(true) | Err(Error::NotFound { .. }) => break,
+                Ok(false) => "an operation on it is still under way".to_owned(),
                 Err(error) => error.to_string(),
             };
             if clock.at() >= deadline {
@@ -181,12 +188,19 @@ pub(super) async fn remove(incus: &Incus, clock: &Clock, record: &Record) -> Res
     Ok(format!("{FAULT_KEY} is on no member"))
 }
 
+/// Whether a run's key is gone for good: a check that was killed may have asked for one that is not
+/// there yet.
+async fn gone(incus: &Incus, name: &InstanceName, run: &str) -> Result<bool, Error> {
+    remove_one(incus, name, run).await?;
+    if incus.is_busy(name).await? {
+        return Ok(false);
+    }
+    let instance = incus.instance(name).await?;
+    Ok(of(&instance).is_none_or(|content| content.run() != Some(run)))
+}
+
 /// Takes a run's key off an instance; another run's stays.
-pub(super) async fn remove_one(
-    incus: &Incus,
-    name: &InstanceName,
-    run: &str,
-) -> Result<(), Error> {
+pub(super) async fn remove_one(incus: &Incus, name: &InstanceName, run: &str) -> Result<(), Error> {
     let instance = incus.instance(name).await?;
     if of(&instance).is_none_or(|content| content.run() != Some(run)) {
         return Ok(());
@@ -205,7 +219,14 @@ mod tests {
         let record = record("run-1");
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(Content::read(&text), Content::Fault(Box::new(record)));
-        for garbage in ["", "{", "{}", "null", "{\"schema\": \"veza-undo/1\"}", "{\"schema\": \"x\"}"] {
+        for garbage in [
+            "",
+            "{",
+            "{}",
+            "null",
+            "{\"schema\": \"veza-undo/1\"}",
+            "{\"schema\": \"x\"}",
+        ] {
             let content = Content::read(garbage);
             assert!(matches!(content, Content::Unreadable(_)), "{garbage}");
             assert_eq!(content.run(), None);
@@ -216,7 +237,13 @@ mod tests {
     fn a_record_fits_a_key_and_tells_who_to_ask() {
         let content = Content::Fault(Box::new(record("run-1")));
         let told = content.told();
-        for word in ["run-1", "stop pg-a", "pg-failover-check", "process 1 on h", "2026"] {
+        for word in [
+            "run-1",
+            "stop pg-a",
+            "pg-failover-check",
+            "process 1 on h",
+            "2026",
+        ] {
             assert!(told.contains(word), "{told}");
         }
     }

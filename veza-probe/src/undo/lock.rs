@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::Refusal;
 use super::record::Record;
 use super::state::State;
-use super::Refusal;
 
 /// The locks of all members.
 pub(super) struct Locks(Vec<File>);
@@ -72,7 +72,9 @@ fn lock(path: &Path, member: &str, record: &Record) -> Result<File, Refusal> {
         "{} {} by process {} since {}, boot {}\n",
         record.check, record.run, owner.pid, record.made_at, owner.boot_id
     );
-    let _ = file.set_len(0).and_then(|()| file.write_all(words.as_bytes()));
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all(words.as_bytes()));
     Ok(file)
 }
 
@@ -92,7 +94,10 @@ mod tests {
         assert_eq!(refusal.reason_id, "drill-under-way");
         assert!(refusal.reason.contains("run-1"), "{refusal}");
         other.project = "another".to_owned();
-        assert!(Locks::take(&state, &other).is_ok(), "another project's instance");
+        assert!(
+            Locks::take(&state, &other).is_ok(),
+            "another project's instance"
+        );
         // A second descriptor of the same lock keeps it held.
         let copies: Vec<_> = first.0.iter().map(|f| f.try_clone().unwrap()).collect();
         drop(first);

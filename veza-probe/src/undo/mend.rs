@@ -59,7 +59,7 @@ impl<C: AsyncFn(&Chore) -> Result<String, String>> Mender<'_, C> {
             at: self.clock.wall(self.clock.at()).to_string(),
         };
         left.outcome = Some(outcome.clone());
-        (self.keep(record, left, outcome), healed.steps)
+        (self.keep(record, &left, outcome), healed.steps)
     }
 
     async fn steps(&self, incus: &Incus, record: &Record) -> Healed {
@@ -100,14 +100,14 @@ impl<C: AsyncFn(&Chore) -> Result<String, String>> Mender<'_, C> {
     }
 
     /// Removes the record of what is wholly done, and writes down what is not.
-    fn keep(&self, record: &Record, left: Record, mut outcome: Mended) -> Mended {
+    fn keep(&self, record: &Record, left: &Record, mut outcome: Mended) -> Mended {
         let mut past = record.clone();
         past.outcome = Some(outcome.clone());
         self.state.remember(&past);
         let kept = if outcome.undone && left.chores.is_empty() {
             self.state.remove(record)
         } else {
-            self.state.write(&left)
+            self.state.write(left)
         };
         if let Err(refusal) = kept {
             outcome.words = format!("{}; {}", outcome.words, refusal.reason);

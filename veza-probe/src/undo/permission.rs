@@ -53,7 +53,12 @@ fn allows(value: &str, kind: &Kind) -> bool {
         .any(|word| word == "allowed" || word == kind.word())
 }
 
-fn not_allowed(kind: &Kind, (project, instance): (&str, &str), value: &str, whose: &str) -> Refusal {
+fn not_allowed(
+    kind: &Kind,
+    (project, instance): (&str, &str),
+    value: &str,
+    whose: &str,
+) -> Refusal {
     let word = kind.word();
     let reason = match value {
         "" => format!(
@@ -83,7 +88,9 @@ mod tests {
         let kind = kind.parse().unwrap();
         let (project, instance) = (config(project), config(instance));
         let refused = permitted(&kind, ("p", &project), &[("a", &instance)]);
-        refused.err().map(|r| format!("{}: {} {}", r.reason_id, r.reason, r.next))
+        refused
+            .err()
+            .map(|r| format!("{}: {} {}", r.reason_id, r.reason, r.next))
     }
 
     #[test]
@@ -105,7 +112,10 @@ mod tests {
         ] {
             let refused = judged(kind, project, instance).unwrap();
             let begins = "not-permitted: ";
-            assert!(refused.starts_with(begins) && refused.contains(DRILL_KEY), "{refused}");
+            assert!(
+                refused.starts_with(begins) && refused.contains(DRILL_KEY),
+                "{refused}"
+            );
         }
         assert_eq!(judged("stop", &[(DRILL_KEY, "freeze")], &some), None);
     }
@@ -118,6 +128,9 @@ mod tests {
             assert!(refused.starts_with("halted: "), "{refused}");
             assert!(refused.contains("release day"), "{refused}");
         }
-        assert_eq!(judged("stop", &[(DRILL_KEY, "allowed"), (HALT_KEY, "")], &[]), None);
+        assert_eq!(
+            judged("stop", &[(DRILL_KEY, "allowed"), (HALT_KEY, "")], &[]),
+            None
+        );
     }
 }

@@ -200,7 +200,10 @@ fn leave_alone(
     }
     for process in std::iter::once(&record.owner).chain(&record.watchdog) {
         if process.lives() {
-            return Err(format!("({told}) is still at work as process {}", process.pid));
+            return Err(format!(
+                "({told}) is still at work as process {}",
+                process.pid
+            ));
         }
     }
     if !case.on_file && !record.owner.is_here() && has_time && !wanted.take_over {
@@ -234,7 +237,11 @@ async fn mended<C: AsyncFn(&Chore) -> Result<String, String>>(
         let what = removed.err().map_or("removed".to_owned(), |r| r.reason);
         words.push_str(&format!("; its record could not be read ({why}): {what}"));
     }
-    let end = if outcome.undone { End::Undone } else { End::NotUndone };
+    let end = if outcome.undone {
+        End::Undone
+    } else {
+        End::NotUndone
+    };
     Found {
         run: record.run,
         words,

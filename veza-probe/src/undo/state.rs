@@ -56,7 +56,10 @@ impl State {
     /// A subfolder that only we can read, made where it is missing.
     pub(super) fn subfolder(&self, name: &str) -> Result<PathBuf, Refusal> {
         let folder = self.0.join(name);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder);
         made.map_err(|error| unwritable(&folder, &error))?;
         Ok(folder)
     }
@@ -127,11 +130,7 @@ impl State {
         });
         synced.map_err(|error| {
             let reason = format!("removing {}: {error}", path.display());
-            Refusal::new(
-                "record-stays",
-                reason,
-                format!("remove {}", path.display()),
-            )
+            Refusal::new("record-stays", reason, format!("remove {}", path.display()))
         })
     }
 
@@ -191,7 +190,11 @@ mod tests {
 
     #[test]
     fn the_folder_is_the_one_that_is_named() {
-        assert!(state("named").folder().ends_with(format!("veza-named-{}", std::process::id())));
+        assert!(
+            state("named")
+                .folder()
+                .ends_with(format!("veza-named-{}", std::process::id()))
+        );
         let folder = State::new(|name| (name == "XDG_STATE_HOME").then(|| "/x".into()));
         let root = rustix::process::geteuid().is_root();
         let expected = if root { "/var/lib/veza" } else { "/x/veza" };

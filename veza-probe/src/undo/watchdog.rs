@@ -144,11 +144,7 @@ impl Leash {
 
     /// Lets the watchdog heal, if there is one that has not been told otherwise.
     pub fn let_go(&self) {
-        *self
-            .0
-            .let_go
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.let_go.lock().unwrap_or_else(PoisonError::into_inner) = true;
         if let Ok(mut words) = self.0.words.try_lock() {
             *words = None;
         }
@@ -198,10 +194,7 @@ pub fn stand_watch(
 }
 
 /// None when it could not even begin: the check has no answer then, and breaks nothing.
-async fn watch(
-    check: &str,
-    chores: impl AsyncFn(&Chore) -> Result<String, String>,
-) -> Option<()> {
+async fn watch(check: &str, chores: impl AsyncFn(&Chore) -> Result<String, String>) -> Option<()> {
     let _deaf = Deaf::to_signals().ok()?;
     let clock = Clock::start();
     let state = State::new(|name| std::env::var_os(name));

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use crate::cargo::Program;
 use crate::drill::Check;
 
-/// What a lab test does to others; the module of tests/lab.rs that it stands in.
+/// What a lab test does to others; the module of tests/lab that it stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// It leaves the processor to others.
@@ -58,7 +58,7 @@ impl LabTest {
     pub(super) fn new(check: &Check, program: &Program, name: &str) -> anyhow::Result<LabTest> {
         let Some(class) = Class::of(name) else {
             let package = check.name;
-            anyhow::bail!("{package}/tests/lab.rs: {name} stands in none of light, heavy and host")
+            anyhow::bail!("{package}/tests/lab: {name} stands in none of light, heavy and host")
         };
         Ok(LabTest {
             name: name.to_owned(),

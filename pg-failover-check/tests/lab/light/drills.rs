@@ -1,0 +1,172 @@
+//! Whole drills, and what ends them early.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use veza_probe::clock;
+use veza_probe::incus::{StateChange, Status};
+
+use crate::support::{Lab, MINUTE, name, variable};
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_stopped_primary_is_measured_healed_and_passes() {
+    let lab = Lab::new("pass").await;
+    let (primary, other) = lab.roles().await;
+    let before = lab.start_of(&primary).await;
+    let ran = lab.run(&[]);
+    ran.came_to(0, "pass", "all-gates-held");
+    lab.runs_again(&primary, &before).await;
+    let (lower, upper) = ran.seconds("rto");
+    assert!(
+        0.0 < lower && lower <= upper && upper <= 60.0,
+        "{lower} {upper}"
+    );
+    let phases: Vec<_> = ran.report["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["name"].clone())
+        .collect();
+    assert_eq!(
+        phases,
+        ["detected", "promoted", "writable", "redundant again"]
+    );
+    assert!(
+        ran.report["fault"]["evidence"]["control"]
+            .as_str()
+            .unwrap()
+            .contains(&other)
+    );
+    assert_eq!(
+        lab.roles().await,
+        (other.clone(), primary),
+        "the other node is primary now"
+    );
+    lab.no_schema_is_left(&other).await;
+    let secrets = std::fs::read_to_string(variable("PGPASSFILE")).unwrap();
+    for line in secrets.lines().filter(|line| !line.starts_with('#')) {
+        let secret = line.rsplit(':').next().unwrap();
+        assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret));
+        assert!(!ran.report.to_string().contains(secret));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn roles_are_switched_back_and_json_is_one_object() {
+    let lab = Lab::new("switch-back").await;
+    let (primary, other) = lab.roles().await;
+    let ran = lab.run(&["--switch-back", "--read-only", "--format", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    let object: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(object, ran.report);
+    assert_eq!(object["schema"], "veza-report/1");
+    assert_eq!(lab.roles().await, (primary, other), "as they were");
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn nothing_broken_shows_no_outage_and_a_dry_run_only_plans() {
+    let lab = Lab::new("control").await;
+    let (primary, _) = lab.roles().await;
+    let before = lab.start_of(&primary).await;
+    let ran = lab.run(&["--dry-run", "--quiet"]);
+    ran.came_to(0, "planned", "dry-run");
+    ran.says(&primary);
+    assert!(ran.stderr.is_empty(), "quiet: {}", ran.stderr);
+    let ran = lab.run(&["--fault", "none"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    assert_eq!(lab.start_of(&primary).await, before, "untouched");
+    lab.no_schema_is_left(&primary).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_standby_that_is_held_down_fails_the_drill_and_the_primary_is_back() {
+    let lab = Lab::new("held").await;
+    let (primary, other) = lab.roles().await;
+    let before = lab.start_of(&primary).await;
+    let mut check = lab.start(&["--rto-target", "15", "--redundancy-target", "10"]);
+    lab.until_stopped(&primary, &mut check).await;
+    let hold = "mkdir -p /run/systemd/system/pgautofailover.service.d && \
+                printf '[Service]\\nRestart=no\\n' \
+                >/run/systemd/system/pgautofailover.service.d/hold.conf && \
+                systemctl daemon-reload && \
+                systemctl kill --kill-whom=all --signal=KILL pgautofailover.service";
+    let held = lab
+        .incus
+        .exec(&name(&other), &["sh", "-c", hold], MINUTE)
+        .await
+        .unwrap();
+    assert_eq!(held.code, 0, "{}", held.stderr);
+    let ran = lab.ran(&check.ended());
+    assert_eq!(
+        (ran.code, &ran.report["verdict"]),
+        (2, &Value::from("fail"))
+    );
+    assert!(ran.seconds("rto").0 > 15.0);
+    lab.runs_again(&primary, &before).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_monitor_that_is_lost_in_mid_drill_ends_at_the_longest_fault_undone() {
+    let lab = Lab::new("lost-monitor").await;
+    let (primary, _) = lab.roles().await;
+    let before = lab.start_of(&primary).await;
+    let mut check = lab.start(&["--rto-target", "14", "--redundancy-target", "5"]);
+    lab.until_stopped(&primary, &mut check).await;
+    let monitor = name("pgaf-monitor");
+    let set = async |change| lab.incus.set_state(&monitor, change, MINUTE).await.unwrap();
+    set(StateChange::ForceStop).await;
+    let healing = async {
+        // A keeper that boots while its monitor is away keeps its Postgres down: it can't know
+        // whether another node was promoted.
+        while !lab
+            .incus
+            .instance(&name(&primary))
+            .await
+            .is_ok_and(|i| i.status == Status::Running)
+        {
+            assert!(check.runs(), "it ended before it healed");
+            clock::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    clock::within(MINUTE, healing)
+        .await
+        .expect("the longest fault is over");
+    set(StateChange::Start).await;
+    let ran = lab.ran(&check.ended());
+    assert_eq!(
+        (ran.code, &ran.report["verdict"]),
+        (2, &Value::from("fail"))
+    );
+    ran.says("the monitor can't be asked");
+    lab.runs_again(&primary, &before).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_signal_while_the_primary_is_down_ends_the_run_with_everything_undone() {
+    let lab = Lab::new("signal").await;
+    for (which, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let (primary, _) = lab.roles().await;
+        let before = lab.start_of(&primary).await;
+        let mut check = lab.start(&[]);
+        lab.until_stopped(&primary, &mut check).await;
+        check.signal(which);
+        let ran = lab.ran(&check.ended());
+        ran.came_to(code, "interrupted", "interrupted");
+        lab.runs_again(&primary, &before).await;
+        // The next one needs a whole formation; a dry run knows one.
+        let whole = async {
+            while lab.run(&["--dry-run", "--quiet"]).code != 0 {
+                clock::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        clock::within(2 * MINUTE, whole)
+            .await
+            .expect("the formation is whole again");
+    }
+}
