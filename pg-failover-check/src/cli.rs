@@ -13,6 +13,7 @@ use veza_probe::postgres::Conninfo;
 use veza_probe::prober::Shape;
 use veza_probe::secret::Secret;
 use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
+use veza_probe::window::Window;
 
 /// The check's name: in reports, in records, and as a program.
 pub const CHECK: &str = "pg-failover-check";
@@ -146,6 +147,19 @@ pub struct Args {
     /// Gives the roles back afterwards, by a switchover once the formation is whole.
     #[arg(long, env = "PGAF_SWITCH_BACK")]
     pub switch_back: bool,
+
+    /// The hours in UTC in which the drill must begin and end, healing and redundancy included.
+    #[arg(long, env = "VEZA_WINDOW", value_name = "HH:MM-HH:MM")]
+    pub window: Option<Window>,
+
+    /// Outside a lab: the system that may be broken, as `--dry-run` names it. Without it a person on a
+    /// terminal is asked.
+    #[arg(long, value_name = "SYSTEM")]
+    pub confirm: Option<String>,
+
+    /// Outside a lab: breaks without asking, for a schedule that has been agreed on.
+    #[arg(long)]
+    pub yes: bool,
 
     /// Does everything up to the fault and prints the plan.
     #[arg(long)]
@@ -393,6 +407,7 @@ mod tests {
             ("--fault", "kill"),
             ("--fault", "kill:a.timer"),
             ("--max-lost-writes", "-1"),
+            ("--window", "22-4"),
             ("--monitor-uri", "mysql://x"),
             ("--formation-uri", "postgres://h/db?nonsense=1"),
         ] {

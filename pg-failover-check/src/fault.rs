@@ -10,6 +10,7 @@ use veza_probe::incus::Incus;
 use veza_probe::instance::InstanceName;
 use veza_probe::pulse::{Protocol, Pulse};
 use veza_probe::report::Untouched;
+use veza_probe::story::Story;
 use veza_probe::undo::{self, Chore, Intent, Journal, Leash, WATCHDOG_WORD};
 use veza_probe::verdict::{Judgement, Verdict};
 
@@ -29,6 +30,10 @@ pub const HEAL_LIMIT: Duration = Duration::from_secs(120);
 /// How long the watchdog waits beyond the longest fault for a check that should be healing by then;
 /// evidence may have been looked for in vain meanwhile.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// How long beyond the warm-up a client may take to become steady: first writes into a new table, and
+/// on a machine that was just started, may be slow.
+pub const STEADY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the injecting calls themselves may take: a unit may be slow to stop.
 const INJECT_LIMIT: Duration = Duration::from_secs(60);
@@ -58,6 +63,40 @@ pub async fn plan(targets: &Targets, baseline: &Baseline, args: &Args) -> Result
     })?;
     plan.ttl_s = (args.max_fault() + GRACE).as_secs();
     Ok(plan)
+}
+
+/// Refuses a drill that nobody has confirmed, or that would not end in its window.
+///
+/// # Errors
+/// Refused, with the flag or the sum.
+pub async fn agreed(
+    clock: &Clock,
+    story: &Story,
+    targets: &Targets,
+    plan: &Plan,
+    args: &Args,
+) -> Result<(), Untouched> {
+    if let Some(window) = &args.window {
+        let watched = args.warm_up + STEADY_LIMIT + args.redundancy_target + args.settle;
+        let needed = watched + INJECT_LIMIT + Duration::from_secs(plan.ttl_s);
+        window
+            .fits(clock.wall(clock.at()), needed)
+            .map_err(|words| {
+                let next = "run it in the window, or with smaller limits";
+                Judgement::new(Verdict::Refused, "outside-window", words, next)
+            })?;
+    }
+    if args.dry_run || !plan.kind.breaks() {
+        return Ok(());
+    }
+    let system = &plan.system;
+    let in_lab = undo::is_lab(&targets.project_config, |name| std::env::var_os(name));
+    let mut typed = args.confirm.clone();
+    if !in_lab && !args.yes && typed.is_none() {
+        let question = format!("{}. To go on, type: {system}", plan.told());
+        typed = story.ask(&question).await;
+    }
+    undo::confirmed(system, in_lab, args.yes, typed.as_deref()).map_err(|refusal| of_undo(&refusal))
 }
 
 /// The system's name in reports and records.

@@ -34,7 +34,12 @@ fn main() -> ExitCode {
         return stand_watch(args);
     }
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(check(args)),
+        Ok(runtime) => {
+            let code = runtime.block_on(check(args));
+            // Not waiting for a person who was asked something and is not needed any more.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             let reason = format!("starting the runtime failed: {error}");
             let judgement = missing("no-runtime", reason, "run it again");
@@ -170,6 +175,8 @@ struct Done {
     healed: Option<Healed>,
     /// Whether the watchdog did what healing here could not.
     rescued: bool,
+    /// Why somebody forbade all drills meanwhile.
+    halted: Option<String>,
     bug: Option<String>,
 }
 
@@ -233,6 +240,7 @@ impl Run<'_> {
         clear.map_err(|refusal| of_undo(&refusal))?;
         let baseline = baseline::measure(&self.clock, &targets, self.args, &self.story).await?;
         let plan = fault::plan(&targets, &baseline, self.args).await?;
+        fault::agreed(&self.clock, &self.story, &targets, &plan, self.args).await?;
         Ok(Ready {
             targets,
             baseline,
@@ -376,9 +384,11 @@ impl Run<'_> {
             (None, None) => self.story.say("no evidence that the fault took hold"),
         }
         if injected.evidence.is_some() || !plan.kind.breaks() {
-            watch
-                .until_service_back(injected, self.args.max_fault(), &mut self.stop)
-                .await;
+            let limit = self.args.max_fault();
+            tokio::select! {
+                _ = watch.until_service_back(injected, limit, &mut self.stop) => {}
+                words = undo::halted(incus) => done.halted = Some(words),
+            }
         }
     }
 
@@ -418,7 +428,8 @@ impl Run<'_> {
         let healed = done.healed.as_ref();
         let began = healed.and_then(|h| h.steps.first()).map(|s| s.began);
         let undone = healed.is_some_and(Healed::undone) && ready.plan.kind.breaks();
-        if let Some(began) = began.filter(|_| undone && done.bug.is_none())
+        let goes_on = done.bug.is_none() && done.halted.is_none();
+        if let Some(began) = began.filter(|_| undone && goes_on)
             && self.stop.requested().is_none()
         {
             let limit = self.args.redundancy_target;
@@ -470,6 +481,7 @@ impl Run<'_> {
             read_only: self.args.read_only,
             interrupted: self.stop.requested(),
             bug: done.bug.clone(),
+            halted: done.halted.clone(),
             ..Seen::default()
         };
         let healed = done.healed.as_ref();

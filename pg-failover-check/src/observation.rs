@@ -22,6 +22,7 @@ use veza_probe::undo::Chore;
 use crate::baseline::client::postmaster_started;
 use crate::baseline::{Baseline, refused};
 use crate::cli::{self, Args};
+use crate::fault::STEADY_LIMIT;
 use crate::targets;
 use follower::{Follower, Record};
 use heartbeat::{Heartbeat, NodeClient};
@@ -42,6 +43,7 @@ pub struct Watch {
     story: Story,
     shape: Shape,
     settle: Duration,
+    steady_from: u64,
     prober: Prober,
     follower: Follower,
     heartbeat: Heartbeat,
@@ -68,6 +70,9 @@ pub struct Observation {
     pub action: String,
     /// A sample for every due instant.
     pub samples: Vec<Sample>,
+    /// The number of the first sample that counts for outages: those before it are of a client that
+    /// had not become steady.
+    pub steady_from: u64,
     /// How each host's connector fared.
     pub connectors: Vec<Connector>,
     /// What the monitor said.
@@ -117,6 +122,7 @@ pub async fn start(
         story: story.clone(),
         shape,
         settle: args.settle,
+        steady_from: 0,
         prober,
         follower,
         heartbeat,
@@ -133,6 +139,16 @@ pub async fn start(
     Ok(watch)
 }
 
+impl Observation {
+    /// The samples that count for outages and phases.
+    pub fn steady(&self) -> &[Sample] {
+        let from = self
+            .samples
+            .partition_point(|s| s.number < self.steady_from);
+        self.samples.get(from..).unwrap_or_default()
+    }
+}
+
 impl Watch {
     /// Watches before the fault; says what went wrong, if something did.
     async fn warm_up(
@@ -142,22 +158,35 @@ impl Watch {
         stop: &mut Stop,
     ) -> Option<String> {
         self.story.doing("watching the client before the fault");
-        let until = first_due.plus(length);
-        tokio::select! {
-            () = self.clock.sleep_until(until) => {}
-            _ = stop.wait() => {}
+        let deadline = first_due.plus(length + STEADY_LIMIT);
+        let mut steady_since = first_due;
+        loop {
+            tokio::select! {
+                () = self.clock.sleep_until(steady_since.plus(length)) => {}
+                _ = stop.wait() => break,
+            }
+            let failed = self.prober.inspect(|samples| {
+                let failed = samples.iter().rfind(|s| !s.is_success())?;
+                Some((failed.number, failed.end, format!("{:?}", failed.outcome)))
+            });
+            let Some((number, end, outcome)) = failed.filter(|f| f.0 >= self.steady_from) else {
+                break;
+            };
+            self.steady_from = number + 1;
+            steady_since = end;
+            if steady_since.plus(length) > deadline {
+                let words: Vec<String> = self.connector_errors();
+                return Some(format!(
+                    "the client was not steady for {} s before anything was broken: {outcome} ({})",
+                    length.as_secs_f64(),
+                    words.join("; ")
+                ));
+            }
+            self.note("a probe failed before the client was steady: watching it for longer");
         }
-        let (due, failed) = self.prober.inspect(|samples| {
-            let failed = samples.iter().find(|s| !s.is_success());
-            (samples.len(), failed.map(|s| format!("{:?}", s.outcome)))
-        });
-        if let Some(outcome) = failed {
-            let words: Vec<String> = self.connector_errors();
-            return Some(format!(
-                "a probe failed before anything was broken: {outcome} ({})",
-                words.join("; ")
-            ));
-        }
+        let steady_from = self.steady_from;
+        let count = |samples: &[Sample]| samples.iter().filter(|s| s.number >= steady_from).count();
+        let due = self.prober.inspect(count);
         if due == 0 && stop.requested().is_none() {
             return Some("no probe was answered before the fault".to_owned());
         }
@@ -285,6 +314,7 @@ impl Watch {
             shape: self.shape,
             action: self.heartbeat.action(),
             samples: self.prober.so_far().samples,
+            steady_from: self.steady_from,
             connectors: self.prober.connectors(),
             record: self.follower.inspect(Record::clone),
             rivals: self.rivals.as_ref().map(Rivals::so_far).unwrap_or_default(),
@@ -321,6 +351,7 @@ impl Watch {
             shape: self.shape,
             action,
             samples,
+            steady_from: self.steady_from,
             connectors,
             record,
             rivals,

@@ -195,7 +195,7 @@ fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args:
 }
 
 fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: &Observation) {
-    let outages = outage::outages(&observation.samples);
+    let outages = outage::outages(observation.steady());
     report.client_outage = phases::client_outage(&outages, args.settle);
     if let Some(fault) = &report.fault {
         let healed = report.undo.first().map(|step| step.began);
@@ -204,7 +204,10 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let (phase, note) = fenced(observation, baseline, fault);
         report.notes.extend(note);
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
-        report.notes.extend(margin(phase.as_ref(), promoted));
+        // Of a node that went on by itself; one that was held still could take nothing.
+        if fault.plan.kind == Kind::Partition {
+            report.notes.extend(margin(phase.as_ref(), promoted));
+        }
         report.phases.extend(phase);
         report.phases.sort_by_key(|phase| phase.at.latest);
     }
@@ -303,7 +306,7 @@ fn events(observation: &Observation) -> Vec<Event> {
 }
 
 fn probes(observation: &Observation) -> Option<Probes> {
-    let samples = &observation.samples;
+    let samples = observation.steady();
     let lateness = Lateness::of(samples)?;
     let latency = outage::latency(samples);
     let mut failures = BTreeMap::new();

@@ -59,6 +59,8 @@ pub struct Seen {
     pub two_primaries: Option<u64>,
     /// The signal that ended the run.
     pub interrupted: Option<Signal>,
+    /// Why somebody forbade all drills while it ran.
+    pub halted: Option<String>,
     /// The panic or bug that ended it.
     pub bug: Option<String>,
     /// Whether healing was done and proven; none when it has not been tried yet.
@@ -76,7 +78,7 @@ impl Seen {
         old_primary: i64,
         healed: Option<At>,
     ) {
-        let samples = &observation.samples;
+        let samples = observation.steady();
         let outages = outage::outages(samples);
         self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
         self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
@@ -211,6 +213,11 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
             reason,
             "run it again",
         );
+    }
+    if let Some(words) = &seen.halted {
+        let reason = format!("drills were forbidden while it ran ({words}); the fault was undone");
+        let next = "ask whoever set user.veza.halt";
+        return Judgement::new(Verdict::Inconclusive, "halted", reason, next);
     }
     if let Some((reason_id, reason)) = says_nothing(seen) {
         return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
@@ -519,6 +526,8 @@ mod tests {
             s.interrupted = Some(Signal::Interrupt);
         });
         assert_eq!(bug.0, Verdict::Internal);
+        let halted = with(|s| s.halted = Some("release".into()));
+        assert_eq!(halted, (Verdict::Inconclusive, "halted".into()));
         let signal = with(|s| s.interrupted = Some(Signal::Terminate));
         assert_eq!(signal.0, Verdict::Interrupted(Signal::Terminate));
     }

@@ -3,6 +3,7 @@
 //! The modules stand in the order in which data flows; each uses only those above it.
 
 pub mod clock;
+pub mod window;
 pub mod story;
 pub mod secret;
 pub mod command;

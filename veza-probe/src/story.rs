@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Tells the story of a run; cheap to clone, safe to share between tasks.
 #[derive(Clone, Debug)]
@@ -54,6 +55,22 @@ impl Story {
                 bar.set_message(line.to_owned());
             }
         });
+    }
+
+    /// Asks a person for a line; none when there is none to ask: no terminal on either side, or quiet.
+    /// Dropping it gives the question up.
+    pub async fn ask(&self, question: &str) -> Option<String> {
+        let mut quiet = false;
+        self.with(|teller| quiet = matches!(teller, Teller::Quiet));
+        if quiet || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        self.say(question);
+        let mut line = String::new();
+        let read = BufReader::new(tokio::io::stdin())
+            .read_line(&mut line)
+            .await;
+        read.ok().filter(|count| *count > 0).map(|_| line)
     }
 
     /// Ends the live line; what is said afterwards is plain.

@@ -29,7 +29,7 @@ use crate::incus::{Incus, Instance};
 use crate::instance::InstanceName;
 
 pub use keys::FAULT_KEY;
-pub use permission::{DRILL_KEY, HALT_KEY, permitted};
+pub use permission::{DRILL_KEY, HALT_KEY, confirmed, halted, is_lab, permitted};
 pub use record::{Chore, Mended, Record};
 pub use recover::{End, Found, Recovered, Wanted, finish_chores, recover};
 pub use state::State;

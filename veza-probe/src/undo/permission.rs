@@ -1,9 +1,16 @@
 //! Where a drill may run: only where somebody has said so, in Incus itself.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
 
 use super::Refusal;
+use crate::clock;
 use crate::fault::{Kind, WORDS};
+use crate::incus::Incus;
+
+/// How often it is looked whether drills are forbidden by now.
+const HALT_EVERY: Duration = Duration::from_secs(1);
 
 /// The key of a project or an instance that says which faults may be made there: `allowed` for all,
 /// or their words, separated by commas. An instance's own key rules over its project's.
@@ -75,6 +82,62 @@ fn not_allowed(
     Refusal::new("not-permitted", reason, next)
 }
 
+/// The key that makes a project a lab; its value is the lab's id.
+const LAB_KEY: &str = "user.veza.lab";
+
+/// The variable that names the lab's credentials file.
+const CREDENTIALS: &str = "VEZA_LAB_CREDENTIALS";
+
+/// Whether a project is a lab of this user's: its id is that of the lab's credentials file, which only
+/// its owner can read. `lookup` is `std::env::var_os` but in tests.
+pub fn is_lab(
+    config: &BTreeMap<String, String>,
+    lookup: impl Fn(&str) -> Option<OsString>,
+) -> bool {
+    let id = config.get(LAB_KEY).filter(|id| !id.is_empty());
+    let path = lookup(CREDENTIALS).filter(|path| !path.is_empty());
+    let text = path.and_then(|path| std::fs::read_to_string(path).ok());
+    let file: Option<toml::Table> = text.and_then(|text| text.parse().ok());
+    let known = file.as_ref().and_then(|file| file.get("lab_id")?.as_str());
+    id.is_some() && id.map(String::as_str) == known
+}
+
+/// Refuses to break what nobody has confirmed: outside a lab the system's name is asked for, on the
+/// command line or on the terminal (`typed`), or `--yes` says that a schedule has been agreed on.
+///
+/// # Errors
+/// [`Refusal`], with the flag.
+pub fn confirmed(
+    system: &str,
+    in_lab: bool,
+    yes: bool,
+    typed: Option<&str>,
+) -> Result<(), Refusal> {
+    if in_lab || yes || typed.is_some_and(|typed| typed.trim() == system) {
+        return Ok(());
+    }
+    let reason = match typed {
+        Some(typed) => format!("{typed:?} is not the system that would be broken: {system}"),
+        None => {
+            format!("{system} is not in a lab, and nobody has confirmed that it may be broken now")
+        }
+    };
+    let next = format!("--confirm {system:?}, or --yes from a schedule");
+    Err(Refusal::new("not-confirmed", reason, next))
+}
+
+/// Waits until somebody forbids all drills of the project; returns the words. Incus that does not
+/// answer forbids nothing: a fault may have taken it along.
+pub async fn halted(incus: &Incus) -> String {
+    loop {
+        let config = incus.project_config().await.unwrap_or_default();
+        if let Some(words) = config.get(HALT_KEY).filter(|words| !words.is_empty()) {
+            return words.clone();
+        }
+        clock::sleep(HALT_EVERY).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +195,42 @@ mod tests {
             judged("stop", &[(DRILL_KEY, "allowed"), (HALT_KEY, "")], &[]),
             None
         );
+    }
+
+    #[test]
+    fn a_lab_is_known_by_its_credentials_alone() {
+        let path = std::env::temp_dir().join(format!("veza-lab-id-{}", std::process::id()));
+        std::fs::write(&path, "lab_id = \"abc\"\n[secrets]\nx = \"y\"\n").unwrap();
+        let with = |name: &str| (name == CREDENTIALS).then(|| path.clone().into());
+        assert!(is_lab(&config(&[(LAB_KEY, "abc")]), with));
+        assert!(!is_lab(&config(&[(LAB_KEY, "abd")]), with));
+        assert!(!is_lab(&config(&[(LAB_KEY, "")]), with));
+        assert!(!is_lab(&config(&[]), with));
+        assert!(!is_lab(&config(&[(LAB_KEY, "abc")]), |_| None));
+        std::fs::write(&path, "lab_id = ").unwrap();
+        assert!(!is_lab(&config(&[(LAB_KEY, "abc")]), with));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_lab(&config(&[(LAB_KEY, "abc")]), with));
+    }
+
+    #[test]
+    fn outside_a_lab_somebody_must_say_so() {
+        let system = "formation default/0 in project p";
+        assert!(confirmed(system, true, false, None).is_ok());
+        assert!(confirmed(system, false, true, None).is_ok());
+        assert!(
+            confirmed(
+                system,
+                false,
+                false,
+                Some("formation default/0 in project p\n")
+            )
+            .is_ok()
+        );
+        for typed in [None, Some(""), Some("y"), Some("formation default/0")] {
+            let refused = confirmed(system, false, false, typed).unwrap_err();
+            assert_eq!(refused.reason_id, "not-confirmed");
+            assert!(refused.next.contains(system), "{refused:?}");
+        }
     }
 }

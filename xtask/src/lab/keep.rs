@@ -130,6 +130,11 @@ impl Keep {
         bail!("{} is removed again and again", path.display())
     }
 
+    /// Where the credentials are.
+    pub fn credentials_path(&self) -> PathBuf {
+        self.path(CREDENTIALS)
+    }
+
     /// The credentials, if the lab was made.
     ///
     /// # Errors

@@ -82,9 +82,13 @@ async fn project(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> any
         Some(_) => {}
     }
     if config(&found, DRILL_KEY) != Some("allowed") {
-        let body = json!({ "config": { DRILL_KEY: "allowed" } });
+        // Written as a whole: Incus 6.0 takes a part of a project's config for all of it.
+        let mut body = found;
+        if let Some(config) = body.get_mut("config").and_then(Value::as_object_mut) {
+            config.insert(DRILL_KEY.to_owned(), "allowed".into());
+        }
         incus
-            .change(Request::new(Method::PATCH, path).body(&body), LIMIT)
+            .change(Request::new(Method::PUT, path).body(&body), LIMIT)
             .await?;
     }
     Ok(())

@@ -66,10 +66,18 @@ pub fn variables(
     keep: &Keep,
     lookup: impl Fn(&str) -> Option<std::ffi::OsString>,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let mut all = vec![(
-        "VEZA_INCUS_PROJECT".to_owned(),
-        topology.lab.project.to_string(),
-    )];
+    let credentials = keep.credentials_path();
+    let mut all = vec![
+        (
+            "VEZA_INCUS_PROJECT".to_owned(),
+            topology.lab.project.to_string(),
+        ),
+        // By it a tool knows that this project is a lab, where it need not ask.
+        (
+            "VEZA_LAB_CREDENTIALS".to_owned(),
+            credentials.display().to_string(),
+        ),
+    ];
     // Where the lab was told to find Incus, or to keep its state, the tools must be, too.
     for name in ["INCUS_SOCKET", "INCUS_DIR", "VEZA_STATE_DIR"] {
         let value = lookup(name).filter(|v| !v.is_empty());

@@ -170,3 +170,18 @@ async fn a_signal_while_the_primary_is_down_ends_the_run_with_everything_undone(
             .expect("the formation is whole again");
     }
 }
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_restart_by_incus_is_neutralised_and_comes_back() {
+    let lab = Lab::new("autorestart").await;
+    let (primary, _) = lab.roles().await;
+    let (instance, key) = (name(&primary), "boot.autorestart");
+    let set = lab.incus.set_config_key(&instance, key, None, Some("true"));
+    set.await.unwrap();
+    let before = lab.as_it_is().await;
+    let ran = lab.run(&["--quiet"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    ran.says("boot.autorestart of");
+    assert_eq!(lab.as_it_is().await, before, "also that key");
+}

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use veza_probe::incus::StateChange;
+use veza_probe::incus::{StateChange, Status};
 
 use crate::support::{Lab, MINUTE, name};
 
@@ -24,6 +24,12 @@ async fn a_stopped_replica_is_refused_untouched() {
     );
     ran.says(&other);
     ran.says("nothing was touched");
+    let status = lab.instance(&other).await.status;
+    assert_eq!(
+        status,
+        Status::Stopped,
+        "what somebody stopped stays stopped"
+    );
     assert_eq!(lab.start_of(&primary).await, before, "untouched");
 }
 
