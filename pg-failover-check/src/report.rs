@@ -6,7 +6,7 @@ use veza_probe::clock::{Clock, micros};
 use veza_probe::fault::{Fault, Healed, Kind, Plan};
 use veza_probe::outage::{self, Between, Phase};
 use veza_probe::prober::{Lateness, Outcome};
-use veza_probe::report::{Event, Probes, Report, Untouched};
+use veza_probe::report::{Event, GateOff, Probes, Report, Untouched, probe_runs};
 use veza_probe::tenure::{self, Fenced};
 use veza_probe::undo::{Bug, End, Found, Recovered};
 use veza_probe::verdict::{Gate, Judgement, Verdict};
@@ -17,7 +17,7 @@ use crate::cli::{Args, CHECK};
 use crate::fault::system;
 use crate::observation::{Observation, phases};
 use crate::targets::Targets;
-use crate::verdict::tenures;
+use crate::verdict::{WRITE_GATES, tenures};
 
 /// What a run has gathered when its report is due.
 pub struct Gathered<'a> {
@@ -132,6 +132,14 @@ pub fn assemble(clock: &Clock, args: &Args, judgement: &Judgement, run: Gathered
         .map(|healed| healed.steps.clone())
         .unwrap_or_default();
     report.gates = run.gates;
+    if args.read_only && args.fault.breaks() {
+        let off = |(id, title): &(&str, &str)| GateOff {
+            id: (*id).to_owned(),
+            title: (*title).to_owned(),
+            flag: "--read-only".to_owned(),
+        };
+        report.gates_off = WRITE_GATES.iter().map(off).collect();
+    }
     report.notes.clone_from(&run.baseline.notes);
     report.notes.extend(run.plan.notes.iter().cloned());
     report.notes.extend(run.notes);
@@ -222,6 +230,7 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     report.outages = outages;
     report.events = events(observation);
     report.probes = probes(observation);
+    report.probe_runs = probe_runs(&observation.samples);
     report.notes.extend(observation.leftovers.iter().cloned());
     for connector in &observation.connectors {
         if let Some(error) = &connector.last_error {

@@ -158,6 +158,22 @@ fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
 const LOOK_NOW: &str = "look now: pg-failover-check --recover, then `incus list`";
 const RUNBOOK: &str = "see docs/runbooks/pg-failover-check.md";
 
+/// The gates that only a client that writes can judge: their words and what they promise.
+pub const WRITE_GATES: [(&str, &str); 3] = [
+    (
+        "lost-writes",
+        "acknowledged writes that are not there at the end",
+    ),
+    (
+        "phantom-writes",
+        "refused writes that are there, or writes that are there twice",
+    ),
+    (
+        "two-primaries",
+        "writes that one node took while another one did, too",
+    ),
+];
+
 /// The gates of a run.
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     if seen.control_run {
@@ -173,18 +189,12 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
         Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
     ];
     if !seen.read_only {
-        let counted = |id, title, limit: u64, count: Option<u64>| {
+        let counts = [seen.lost, seen.phantoms, seen.two_primaries];
+        let limits = [promises.lost_writes, 0, 0];
+        for (((id, title), count), limit) in WRITE_GATES.iter().zip(counts).zip(limits) {
             let count = count.map(|count| Measured::exact(count as f64));
-            Gate::at_most(id, title, limit as f64, "writes", count)
-        };
-        let lost = "acknowledged writes that are not there at the end";
-        let phantom = "refused writes that are there, or writes that are there twice";
-        let two = "writes that one node took while another one did, too";
-        gates.extend([
-            counted("lost-writes", lost, promises.lost_writes, seen.lost),
-            counted("phantom-writes", phantom, 0, seen.phantoms),
-            counted("two-primaries", two, 0, seen.two_primaries),
-        ]);
+            gates.push(Gate::at_most(id, title, limit as f64, "writes", count));
+        }
     }
     gates
 }

@@ -15,6 +15,7 @@ mod kill_restart;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, At, Clock};
@@ -31,7 +32,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 const PULSE_LIMIT: Duration = Duration::from_millis(500);
 
 /// An instance to break, as it was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// The instance.
     pub instance: InstanceName,
@@ -41,7 +42,7 @@ pub struct Target {
 
 /// What will be broken. Data only: it can be written down before the fault and read by whoever has
 /// to undo it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// The system that the targets belong to, for people.
     pub system: String,
@@ -60,7 +61,7 @@ pub struct Plan {
 
 /// One step of undoing. A closed list, so that everyone who heals knows every step; each says what
 /// was found, and is put back exactly so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "step")]
 pub enum UndoStep {
     /// Start an instance that was running before.
@@ -140,7 +141,7 @@ impl fmt::Display for UndoStep {
 }
 
 /// The steps that undo a fault, in the order in which they are taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Undo {
     /// The steps.
     pub steps: Vec<UndoStep>,
@@ -348,7 +349,7 @@ async fn steps(
 }
 
 /// A fault that was injected, wholly or in part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// What was to be broken.
     pub plan: Plan,
@@ -364,7 +365,7 @@ pub struct Fault {
 
 /// Proof that a fault took hold: the target gives no protocol answer while a control member answers
 /// over the same path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// When the control's answer was in: the second mark of the fault.
     pub at: At,
@@ -427,7 +428,7 @@ pub async fn seen(incus: &Incus, plan: &Plan) -> Option<String> {
 }
 
 /// A step of healing, and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HealedStep {
     /// The step, for people.
     pub step: String,

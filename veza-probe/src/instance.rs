@@ -3,11 +3,14 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A valid Incus instance name: 1–63 letters, digits and dashes, no digit first, no dash at either
 /// end (Incus' own rule, `shared/validate`: a host name label).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceName(String);
 

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::prober::{FailureKind, Outcome, Sample};
@@ -76,7 +77,7 @@ impl From<&Sample> for Attempt {
 }
 
 /// Consecutive numbers, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Range {
     /// The first number.
     pub first: u64,
@@ -102,7 +103,7 @@ impl fmt::Display for Range {
 }
 
 /// What became of all writes. Ranges are in order, and as long as they can be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ledger {
     /// How many numbers were acknowledged.
     pub acknowledged: usize,

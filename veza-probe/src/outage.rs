@@ -16,13 +16,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{At, micros};
 use crate::prober::{Sample, Shape, percentile};
 
 /// A length of time that is known to lie between two bounds, both included, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// It was at least this long; never negative.
     pub lower_us: i64,
@@ -95,7 +96,7 @@ impl fmt::Display for Interval {
 /// A run of failed samples, and what it says about the service: it went away between
 /// `started_after` and `started_by`, and was back between `ended_after` and `ended_by`. All in
 /// microseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outage {
     /// When the first failed sample was due.
     #[serde(rename = "first_failed_due_us")]
@@ -339,7 +340,7 @@ pub fn latency(samples: &[Sample]) -> Option<Latency> {
 }
 
 /// A moment that is known to lie between two others, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Between {
     /// Not before this.
     #[serde(rename = "earliest_us")]
@@ -350,7 +351,7 @@ pub struct Between {
 }
 
 /// Something that the system under test did, and who said so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     /// What it did, in the words of that system: detected, promoted, writable, redundant again.
     pub name: String,

@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{At, Clock};
 use crate::fault::{Fault, HealedStep};
 use crate::ledger::Ledger;
 use crate::outage::{Interval, Outage, Phase};
+use crate::prober::{Outcome, Sample};
 use crate::tenure::Overlap;
 use crate::verdict::{Gate, Judgement};
 
@@ -25,16 +27,16 @@ pub const SCHEMA: &str = "veza-report/1";
 
 /// Everything that a run has to say. Moments (`*_us`, [`At`]) are microseconds of the run's monotonic
 /// clock, which was started at `started_at`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// The check: `pg-failover-check`.
     pub check: String,
     /// The system under test; empty while it is unknown.
     pub system: String,
     /// The word of the verdict.
-    pub verdict: &'static str,
+    pub verdict: String,
     /// The exit code.
     pub exit_code: u8,
     /// A stable word for the reason.
@@ -63,12 +65,16 @@ pub struct Report {
     pub events: Vec<Event>,
     /// The probes, counted.
     pub probes: Option<Probes>,
+    /// The probes in order, those with the same outcome in a row as one: enough to draw them.
+    pub probe_runs: Vec<ProbeRun>,
     /// What became of the client's writes; none when it wrote none, or they could not be read.
     pub ledger: Option<Ledger>,
     /// Times at which two nodes took writes at once: certain ones.
     pub overlaps: Vec<Overlap>,
     /// Every promise with its limit and value.
     pub gates: Vec<Gate>,
+    /// Promises that a flag switched off.
+    pub gates_off: Vec<GateOff>,
     /// What healing did.
     pub undo: Vec<HealedStep>,
     /// Nodes before and after, and the like.
@@ -78,7 +84,7 @@ pub struct Report {
 }
 
 /// A condition under which the figures were taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
     /// What it is: `PostgreSQL`, `vantage`, `primary_demote_timeout`.
     pub name: String,
@@ -87,7 +93,7 @@ pub struct Condition {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When it was seen or done, by our clock.
     pub at: At,
@@ -98,7 +104,7 @@ pub struct Event {
 }
 
 /// The probes of a run, counted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probes {
     /// What one probe did.
     pub action: String,
@@ -124,8 +130,61 @@ pub struct Probes {
     pub failures: BTreeMap<String, usize>,
 }
 
+/// Probes in a row that came to the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProbeRun {
+    /// When the first one was due, by the run's clock.
+    pub first_due_us: i64,
+    /// When the last one was due.
+    pub last_due_us: i64,
+    /// When the outcome of the last one was known.
+    pub ended_us: i64,
+    /// How many there were.
+    pub count: u64,
+    /// `success`, or the kind of the failure: `no connection`, `no answer in time`, `refused`,
+    /// `answered in doubt`, `connection broken`.
+    pub outcome: String,
+}
+
+/// A promise that was not judged, because a flag said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GateOff {
+    /// The gate's stable word.
+    pub id: String,
+    /// What is promised.
+    pub title: String,
+    /// The flag: `--read-only`.
+    pub flag: String,
+}
+
+/// Joins probes in a row that came to the same, in the order in which they were due.
+pub fn probe_runs(samples: &[Sample]) -> Vec<ProbeRun> {
+    let mut runs: Vec<ProbeRun> = Vec::new();
+    for sample in samples {
+        let outcome = match &sample.outcome {
+            Outcome::Success => "success".to_owned(),
+            Outcome::Failure(failure) => failure.kind.to_string(),
+        };
+        match runs.last_mut() {
+            Some(run) if run.outcome == outcome => {
+                run.last_due_us = sample.due.0;
+                run.ended_us = sample.end.0;
+                run.count += 1;
+            }
+            _ => runs.push(ProbeRun {
+                first_due_us: sample.due.0,
+                last_due_us: sample.due.0,
+                ended_us: sample.end.0,
+                count: 1,
+                outcome,
+            }),
+        }
+    }
+    runs
+}
+
 /// A small table for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Table {
     /// What it shows.
     pub title: String,
@@ -160,10 +219,10 @@ impl Report {
     /// A report that knows nothing but its verdict yet.
     pub fn new(check: &str, clock: &Clock, judgement: &Judgement) -> Report {
         let mut report = Report {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             check: check.to_owned(),
             system: String::new(),
-            verdict: "",
+            verdict: String::new(),
             exit_code: 0,
             reason_id: String::new(),
             reason: String::new(),
@@ -178,9 +237,11 @@ impl Report {
             phases: Vec::new(),
             events: Vec::new(),
             probes: None,
+            probe_runs: Vec::new(),
             ledger: None,
             overlaps: Vec::new(),
             gates: Vec::new(),
+            gates_off: Vec::new(),
             undo: Vec::new(),
             tables: Vec::new(),
             notes: Vec::new(),
@@ -191,7 +252,7 @@ impl Report {
 
     /// Takes over a verdict with its reason.
     pub fn judged(&mut self, judgement: &Judgement) {
-        self.verdict = judgement.verdict.word();
+        judgement.verdict.word().clone_into(&mut self.verdict);
         self.exit_code = judgement.verdict.code();
         self.reason_id.clone_from(&judgement.reason_id);
         self.reason.clone_from(&judgement.reason);

@@ -24,6 +24,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{At, micros};
@@ -74,7 +75,7 @@ pub struct Tenure {
 }
 
 /// Two nodes took writes at once: that is certain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Overlap {
     /// Their names, in the order of the tenures.
     pub nodes: [String; 2],

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Signal;
@@ -123,7 +124,7 @@ impl Judgement {
 }
 
 /// A measured value with its bounds, in the unit of its gate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// It is at least this.
     pub lower: f64,
@@ -142,7 +143,7 @@ impl Measured {
 }
 
 /// What became of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The promise held.
@@ -164,7 +165,7 @@ impl fmt::Display for Outcome {
 }
 
 /// One promise, with its limit and what was measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {
     /// A stable word: `rto`.
     pub id: String,
