@@ -187,13 +187,35 @@ pub struct Args {
     )]
     pub format: Format,
 
-    /// Writes report.json and report.txt into this folder, too.
+    /// Keeps the report in every form, in a folder of this run's own in DIR; DIR/latest leads to the
+    /// newest.
     #[arg(long, env = "VEZA_REPORT", value_name = "DIR")]
     pub report: Option<PathBuf>,
 
-    /// No story; the result only.
+    /// With --report: how many runs of this check are kept in DIR; older ones are removed.
+    #[arg(long, env = "VEZA_KEEP", value_name = "NUMBER", requires = "report")]
+    pub keep: Option<usize>,
+
+    /// Writes each event as it happens, as a line of JSON, to FILE; `-` is stdout.
+    #[arg(long, env = "VEZA_EVENTS", value_name = "FILE")]
+    pub events: Option<PathBuf>,
+
+    /// No story, and no result either when there is nothing to do about it (pass, clean).
     #[arg(long, short, env = "VEZA_QUIET")]
     pub quiet: bool,
+
+    /// A file of variables, a line NAME=VALUE each, for everything that is taken from the environment
+    /// here; a name that no tool knows is refused.
+    #[arg(long, env = "VEZA_ENV_FILE", value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// Prints the screen of a report.json again; nothing is run.
+    #[arg(long, value_name = "REPORT")]
+    show: Option<PathBuf>,
+
+    /// Prints the gates and phases of two reports side by side; nothing is run.
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
+    compare: Option<Vec<PathBuf>>,
 }
 
 /// How the result is printed.
@@ -212,12 +234,18 @@ pub enum Parsed {
     Run(Box<Args>),
     /// `--help` or `--version`: the text to print.
     Tell(String),
+    /// `--show` or `--compare`: one report, or two.
+    Look(Vec<PathBuf>),
     /// Bad arguments or environment values.
     Usage(Judgement),
 }
 
 /// Parses arguments and environment.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(looked) = look(&args) {
+        return looked;
+    }
     let matches = match Args::command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return told(&error),
@@ -230,6 +258,43 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         Ok(()) => Parsed::Run(Box::new(args)),
         Err(words) => Parsed::Usage(usage(words)),
     }
+}
+
+/// Arguments that only look at reports, for which nothing of a run is needed.
+#[derive(Debug, Parser)]
+#[command(name = "pg-failover-check", disable_help_flag = true)]
+struct Look {
+    #[arg(long, conflicts_with = "compare")]
+    show: Option<PathBuf>,
+    #[arg(long, num_args = 2)]
+    compare: Option<Vec<PathBuf>>,
+}
+
+fn look(args: &[OsString]) -> Option<Parsed> {
+    let is_it = |arg: &OsString| {
+        let text = arg.to_str().unwrap_or_default();
+        let name = text.split('=').next().unwrap_or_default();
+        name == "--show" || name == "--compare"
+    };
+    if !args.iter().any(is_it) {
+        return None;
+    }
+    Some(match Look::try_parse_from(args) {
+        Ok(Look { show, compare }) => {
+            let paths = compare.or_else(|| show.map(|path| vec![path]));
+            Parsed::Look(paths.unwrap_or_default())
+        }
+        Err(error) => told(&error),
+    })
+}
+
+/// The variables that this check takes from its environment, beside those that every tool does.
+pub fn variables() -> Vec<String> {
+    let command = Args::command();
+    let of_flags = command.get_arguments().filter_map(|arg| arg.get_env());
+    let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
+    let passwords = ["PGAF_MONITOR_PASSWORD", "PGAF_FORMATION_PASSWORD"];
+    of_flags.chain(passwords.map(str::to_owned)).collect()
 }
 
 /// clap's error as ours: help and version are no errors, everything else is usage.
@@ -282,6 +347,10 @@ impl Args {
     /// Reads what clap takes as it is, so that a bad value is never repeated in a message.
     fn complete(&mut self, typed: impl Fn(&str) -> bool) -> Result<(), String> {
         self.shape()?;
+        let to_stdout = self.events.as_ref().is_some_and(|file| *file == *"-");
+        if to_stdout && self.format == Format::Json {
+            return Err("--events - and --format json both want stdout: give events a file".into());
+        }
         let monitor = ("--monitor-uri", "PGAF_MONITOR_URI");
         self.monitor_conninfo = conninfo(self.monitor_uri.as_ref(), monitor, typed("monitor_uri"))?;
         let formation = ("--formation-uri", "PGAF_FORMATION_URI");
@@ -408,6 +477,7 @@ mod tests {
             ("--fault", "kill:a.timer"),
             ("--max-lost-writes", "-1"),
             ("--window", "22-4"),
+            ("--keep", "few"),
             ("--monitor-uri", "mysql://x"),
             ("--formation-uri", "postgres://h/db?nonsense=1"),
         ] {

@@ -11,11 +11,13 @@ mod report;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use veza_probe::clock::{Clock, Signal, Stop};
+use veza_probe::environment;
 use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
-use veza_probe::report::{Report, Untouched};
+use veza_probe::report::{Folder, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::{self, Journal, Leash, WATCHDOG_WORD, guarded};
 use veza_probe::verdict::{Judgement, Verdict};
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|word| word == WATCHDOG_WORD) {
         args.remove(1);
         return stand_watch(args);
+    }
+    let entered = environment::enter(&args, &cli::variables(), |name| std::env::var_os(name));
+    if let Err(error) = entered {
+        let clock = Clock::start();
+        return told_usage(&clock, &cli::usage(error.to_string()));
     }
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => {
@@ -66,39 +73,83 @@ async fn check(args: Vec<OsString>) -> ExitCode {
             tell(&mut std::io::stdout(), &text);
             return ExitCode::SUCCESS;
         }
-        Parsed::Usage(judgement) => {
-            let report = Report::new(CHECK, &clock, &judgement);
-            tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
-            return ExitCode::from(report.exit_code);
-        }
+        Parsed::Look(paths) => return look_at(&clock, &paths),
+        Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
     };
     let story = Story::new(args.quiet);
-    let opened = open_report(&args, &clock);
+    let kept = open_report(&args, &clock, &story);
     let stop = Stop::listen().map_err(no_signals);
-    let report = match stop.and_then(|stop| opened.map(|()| stop)) {
-        Ok(stop) => attended(clock, &args, &story, stop).await,
-        Err(why) => report::untouched(&clock, &args, why),
+    let (report, kept) = match (stop, kept) {
+        (Ok(stop), Ok(kept)) => {
+            let report = attended(clock, &args, &story, (stop, kept.as_ref())).await;
+            (report, kept)
+        }
+        (Err(why), kept) => (report::untouched(&clock, &args, why), kept.ok().flatten()),
+        (Ok(_), Err(why)) => (report::untouched(&clock, &args, why), None),
     };
-    save(&args, &report, &story);
+    story.say(&format!("{}: {}", report.verdict, report.reason));
+    save(kept.as_ref(), &report, &story);
+    if let Some((kept, keep)) = kept.as_ref().zip(args.keep)
+        && let Err(error) = kept.keep(keep)
+    {
+        story.say(&format!("older reports could not be removed: {error}"));
+    }
     story.end();
-    let text = match args.format {
-        Format::Text => veza_probe::report::text(&report),
-        Format::Json => report
-            .json()
-            .unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n")),
-    };
-    tell(&mut std::io::stdout(), &text);
+    let silent = args.quiet && matches!(report.verdict.as_str(), "pass" | "clean");
+    match args.format {
+        Format::Text if silent => {}
+        Format::Text => tell(&mut std::io::stdout(), &veza_probe::report::text(&report)),
+        Format::Json => {
+            let text = report.json();
+            let text = text.unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"));
+            tell(&mut std::io::stdout(), &text);
+        }
+    }
     ExitCode::from(report.exit_code)
 }
 
+fn told_usage(clock: &Clock, judgement: &Judgement) -> ExitCode {
+    let report = Report::new(CHECK, clock, judgement);
+    tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
+    ExitCode::from(report.exit_code)
+}
+
+/// `--show` and `--compare`: nothing is run.
+fn look_at(clock: &Clock, paths: &[PathBuf]) -> ExitCode {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
+        let report = text.and_then(|text| Report::read(&text));
+        report.map_err(|words| format!("{}: {words}", path.display()))
+    };
+    let reports: Result<Vec<Report>, String> = paths.iter().map(read).collect();
+    let text = reports.and_then(|reports| match reports.as_slice() {
+        [old, new] => veza_probe::report::compare(old, new),
+        [report] => Ok(veza_probe::report::text(report)),
+        _ => Err("one report is shown, or two are compared".to_owned()),
+    });
+    match text {
+        Ok(text) => {
+            tell(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
+        Err(words) => told_usage(clock, &cli::usage(words)),
+    }
+}
+
 /// A run, and what becomes of it when a panic ends it: the watchdog heals, and is waited for.
-async fn attended(clock: Clock, args: &Args, story: &Story, stop: Stop) -> Report {
+async fn attended(
+    clock: Clock,
+    args: &Args,
+    story: &Story,
+    (stop, kept): (Stop, Option<&Folder>),
+) -> Report {
     let leash = Leash::new();
     let run = Run {
         clock,
         args,
         story: story.clone(),
         stop,
+        kept,
         leash: leash.clone(),
     };
     let ended = if args.recover {
@@ -124,26 +175,44 @@ fn no_signals(error: std::io::Error) -> Untouched {
     missing("no-signal-handlers", reason, "run it again").into()
 }
 
-/// Saves a report that says that the run has not ended, in case it never does; so a folder that can't
-/// be written to is told before anything is touched.
-fn open_report(args: &Args, clock: &Clock) -> Result<(), Untouched> {
-    let Some(folder) = &args.report else {
-        return Ok(());
+/// Makes the folder of this run, with a report that says that the run has not ended, in case it never
+/// does, and with its events; so a folder that can't be written to is told before anything is touched.
+fn open_report(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>, Untouched> {
+    let unwritable = |flag: &str, error: &std::io::Error| {
+        let next = "correct the folder or its permissions";
+        Untouched::from(missing(
+            "report-unwritable",
+            format!("{flag}: {error}"),
+            next,
+        ))
+    };
+    match &args.events {
+        Some(path) if *path == *"-" => story.record(*clock, Box::new(std::io::stdout())),
+        Some(path) => {
+            let file = std::fs::File::create(path);
+            let file = file.map_err(|error| unwritable("--events", &error))?;
+            story.record(*clock, Box::new(file));
+        }
+        None => {}
+    }
+    let Some(base) = &args.report else {
+        return Ok(None);
     };
     let reason = "the run has not ended, or was killed; its watchdog heals what was broken";
     let next = format!("{CHECK} --project {} --recover", args.project);
     let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
-    Report::new(CHECK, clock, &judgement)
-        .save(folder)
-        .map_err(|error| {
-            let next = "correct the folder or its permissions";
-            missing("report-unwritable", format!("--report: {error}"), next).into()
-        })
+    let made = Folder::make(base, CHECK, clock).and_then(|folder| {
+        folder.save(&Report::new(CHECK, clock, &judgement))?;
+        story.record(*clock, Box::new(folder.events()?));
+        Ok(folder)
+    });
+    made.map(Some)
+        .map_err(|error| unwritable("--report", &error))
 }
 
-fn save(args: &Args, report: &Report, story: &Story) {
-    if let Some(folder) = &args.report
-        && let Err(error) = report.save(folder)
+fn save(kept: Option<&Folder>, report: &Report, story: &Story) {
+    if let Some(folder) = kept
+        && let Err(error) = folder.save(report)
     {
         story.say(&format!("the report could not be saved: {error}"));
     }
@@ -155,6 +224,7 @@ struct Run<'a> {
     args: &'a Args,
     story: Story,
     stop: Stop,
+    kept: Option<&'a Folder>,
     leash: Leash,
 }
 
@@ -312,7 +382,7 @@ impl Run<'_> {
         }
         let provisional = guarded(async { watch.so_far() }).await.ok();
         let report = self.judged(ready, &done, provisional.as_ref(), Vec::new());
-        save(self.args, &report, &self.story);
+        save(self.kept, &report, &self.story);
         watch.note(format!("healing: {}", ready.plan.undo.told()));
         let mut healed = self.heal(ready, &journal).await;
         watch.joined();

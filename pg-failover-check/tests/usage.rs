@@ -170,3 +170,92 @@ fn a_report_folder_that_cannot_be_written_is_told_first() {
     );
     assert!(text.contains("/proc/nowhere"), "{text}");
 }
+
+fn file(name: &str, text: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("pg-failover-{name}-{}", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_typo_in_an_environment_file_is_usage_and_no_default() {
+    let path = file("typo", "VEZA_INCUS_PROJECT=p\nRTO_TARGET_SECOND=5\n");
+    let flag = format!("--env-file={}", path.display());
+    let text = usage(&[&flag], &[], "RTO_TARGET_SECONDS");
+    assert!(text.contains("line 2"), "{text}");
+    usage(&[], &[("VEZA_ENV_FILE", path.to_str().unwrap())], "line 2");
+    std::fs::write(&path, "VEZA_INCUS_PROJECT=another\n").unwrap();
+    usage(&[&flag], &[], "VEZA_INCUS_PROJECT");
+    std::fs::write(&path, "RTO_TARGET_SECONDS=soon\n").unwrap();
+    usage(&[&flag], &[], "--rto-target");
+    std::fs::remove_file(&path).unwrap();
+    usage(&[&flag], &[], "typo");
+    usage(&["--env-file"], &[], "--env-file");
+}
+
+#[test]
+fn every_example_of_an_environment_is_understood() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let reports = std::env::temp_dir().join(format!("pg-failover-env-{}", std::process::id()));
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "env") {
+            count += 1;
+            let output = Command::new(env!("CARGO_BIN_EXE_pg-failover-check"))
+                .args(["--env-file", path.to_str().unwrap()])
+                .env_clear()
+                .env("INCUS_SOCKET", "/nowhere/unix.socket")
+                .arg("--report")
+                .arg(&reports)
+                .output()
+                .unwrap();
+            // All of it was understood, as far as Incus, which is not there.
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                text.contains("/nowhere/unix.socket"),
+                "{path:?}: {output:?}"
+            );
+        }
+    }
+    assert_eq!(count, 3);
+    std::fs::remove_dir_all(&reports).unwrap();
+}
+
+#[test]
+fn events_and_json_do_not_share_stdout() {
+    usage(&["--events=-", "--format=json"], &[], "--events");
+}
+
+#[test]
+fn reports_are_shown_compared_or_refused_clearly() {
+    usage(
+        &["--show", "/nowhere/report.json"],
+        &[],
+        "/nowhere/report.json",
+    );
+    usage(&["--compare", "/nowhere/report.json"], &[], "--compare");
+    let older = file("older", "{\"schema\": \"veza-report/0\"}");
+    usage(&["--show", older.to_str().unwrap()], &[], "veza-report/0");
+    std::fs::remove_file(&older).unwrap();
+    // A real one: a run that found no Incus.
+    let output = run(&["--format", "json"], &[]);
+    assert_eq!(output.status.code(), Some(3));
+    let path = file("shown", std::str::from_utf8(&output.stdout).unwrap());
+    let path = path.to_str().unwrap();
+    let shown = run(&["--show", path], &[]);
+    assert_eq!(shown.status.code(), Some(0));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        text.starts_with("MISSING-TOOL incus-not-usable; next: "),
+        "{text}"
+    );
+    let compared = run(&["--compare", path, path], &[]);
+    assert_eq!(compared.status.code(), Some(0));
+    let text = String::from_utf8(compared.stdout).unwrap();
+    assert!(
+        text.contains("verdict") && text.contains("missing-tool"),
+        "{text}"
+    );
+    std::fs::remove_file(path).unwrap();
+}

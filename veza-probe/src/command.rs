@@ -239,6 +239,26 @@ impl Command {
         Ok(child.spawn().map_err(start)?.id().unwrap_or(0))
     }
 
+    /// Becomes it: same process, same standard files, its environment with what was added. Returns only
+    /// when that failed. `name` is what it is called in the process list.
+    pub fn replace(self, name: Option<&OsString>) -> Error {
+        use std::os::unix::process::CommandExt;
+        let program = self.line();
+        let mut command = std::process::Command::new(&self.program);
+        if let Some(name) = name {
+            command.arg0(name);
+        }
+        command.args(&self.args);
+        for (name, value) in &self.envs {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let source = command.exec();
+        Error::Start { program, source }
+    }
+
     /// Starts it beside us for a talk over its standard input and output, with some of our files open
     /// in it, too (a lock is held until the last of its holders is gone). It stays in our process
     /// group until it leaves it by itself, and is not ended with us.

@@ -54,8 +54,10 @@ pub struct Plan {
     /// seconds.
     pub ttl_s: u64,
     /// The steps that undo it.
+    #[serde(default)]
     pub undo: Undo,
     /// What a person should know about it, as it was found: restarts that would hide the fault.
+    #[serde(default)]
     pub notes: Vec<String>,
 }
 

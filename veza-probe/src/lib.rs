@@ -7,6 +7,7 @@ pub mod window;
 pub mod story;
 pub mod secret;
 pub mod command;
+pub mod environment;
 pub mod instance;
 pub mod incus;
 pub mod address;

@@ -3,6 +3,8 @@
 //!
 //! The JSON is a contract: [`SCHEMA`] names its version; a field is only ever added within one.
 
+mod comparison;
+mod folder;
 mod text;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,8 @@ use crate::prober::{Outcome, Sample};
 use crate::tenure::Overlap;
 use crate::verdict::{Gate, Judgement};
 
+pub use comparison::compare;
+pub use folder::Folder;
 pub use text::render as text;
 
 /// The name and version of the JSON report.
@@ -66,14 +70,18 @@ pub struct Report {
     /// The probes, counted.
     pub probes: Option<Probes>,
     /// The probes in order, those with the same outcome in a row as one: enough to draw them.
+    #[serde(default)]
     pub probe_runs: Vec<ProbeRun>,
     /// What became of the client's writes; none when it wrote none, or they could not be read.
+    #[serde(default)]
     pub ledger: Option<Ledger>,
     /// Times at which two nodes took writes at once: certain ones.
+    #[serde(default)]
     pub overlaps: Vec<Overlap>,
     /// Every promise with its limit and value.
     pub gates: Vec<Gate>,
     /// Promises that a flag switched off.
+    #[serde(default)]
     pub gates_off: Vec<GateOff>,
     /// What healing did.
     pub undo: Vec<HealedStep>,
@@ -267,6 +275,29 @@ impl Report {
         });
     }
 
+    /// Reads a report back.
+    ///
+    /// # Errors
+    /// A sentence: it is no report, or one of a version that this program does not know.
+    pub fn read(text: &str) -> Result<Report, String> {
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| format!("it is no JSON: {e}"))?;
+        match value.get("schema").and_then(serde_json::Value::as_str) {
+            Some(SCHEMA) => {}
+            Some(other) => {
+                return Err(format!(
+                    "its schema is {other}, and this program reads {SCHEMA}"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "it is no report: it has no schema such as {SCHEMA}"
+                ));
+            }
+        }
+        serde_json::from_value(value).map_err(|e| format!("it is no whole report: {e}"))
+    }
+
     /// The report as one JSON object, with a line end.
     ///
     /// # Errors
@@ -302,4 +333,81 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut file, content)?;
     file.sync_all()?;
     std::fs::rename(&new, path)
+}
+
+/// The JSON Schema of a report, made from its types.
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(Report);
+    schema.insert("$id".to_owned(), SCHEMA.into());
+    let text = serde_json::to_string_pretty(&schema);
+    // A schema is plain JSON: writing it can't fail.
+    text.unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Verdict;
+
+    #[test]
+    fn the_committed_schema_is_that_of_the_types() {
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.schema.json");
+        let made = std::env::temp_dir().join("report.schema.json");
+        std::fs::write(&made, schema()).unwrap();
+        let same = std::fs::read_to_string(&committed).is_ok_and(|text| text == schema());
+        assert!(
+            same,
+            "the types of a report changed: look at it, then copy {} to {}",
+            made.display(),
+            committed.display()
+        );
+    }
+
+    #[test]
+    fn a_report_is_read_back_and_others_are_refused_by_name() {
+        let clock = Clock::start();
+        let judgement = Judgement::new(Verdict::Fail, "rto-missed", "too long", "runbook");
+        let report = Report::new("a-check", &clock, &judgement);
+        let text = report.json().unwrap();
+        let read = Report::read(&text).unwrap();
+        assert_eq!(read.json().unwrap(), text);
+        let refused = |text: &str| Report::read(text).unwrap_err();
+        assert!(refused("{").contains("no JSON"));
+        assert!(refused("{}").contains("no report"));
+        let newer = text.replace("veza-report/1", "veza-report/2");
+        assert!(refused(&newer).contains("veza-report/2"));
+        let half = "{\"schema\": \"veza-report/1\"}";
+        assert!(refused(half).contains("no whole report"));
+    }
+
+    #[test]
+    fn probes_in_a_row_are_one_run() {
+        use crate::prober::{Failure, FailureKind};
+        let sample = |number: u64, failed: bool| Sample {
+            number,
+            due: At(number as i64 * 20),
+            start: At(number as i64 * 20 + 1),
+            end: At(number as i64 * 20 + 5),
+            outcome: if failed {
+                Outcome::Failure(Failure {
+                    kind: FailureKind::Refused,
+                    text: "no".into(),
+                })
+            } else {
+                Outcome::Success
+            },
+        };
+        let samples: Vec<_> = (0..10).map(|n| sample(n, (3..6).contains(&n))).collect();
+        let runs = probe_runs(&samples);
+        let told: Vec<_> = runs
+            .iter()
+            .map(|r| (r.first_due_us, r.last_due_us, r.count, r.outcome.as_str()))
+            .collect();
+        let expected = [
+            (0, 40, 3, "success"),
+            (60, 100, 3, "refused"),
+            (120, 180, 4, "success"),
+        ];
+        assert_eq!(told, expected);
+    }
 }

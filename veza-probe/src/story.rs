@@ -2,15 +2,42 @@
 //! when quiet. Always on stderr; the result is the report's and goes to stdout.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::clock::Clock;
 
 /// Tells the story of a run; cheap to clone, safe to share between tasks.
 #[derive(Clone, Debug)]
-pub struct Story(Arc<Mutex<Teller>>);
+pub struct Story {
+    teller: Arc<Mutex<Teller>>,
+    events: Arc<Mutex<Vec<Events>>>,
+}
+
+/// Where events are written.
+struct Events {
+    clock: Clock,
+    to: Box<dyn Write + Send>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl Events {
+    /// A full disk or a reader that went away is no reason to stop a drill.
+    fn write(&mut self, what: &str) {
+        let at = self.clock.at();
+        let event = json!({ "at_us": at, "at": self.clock.wall(at).to_string(), "what": what });
+        let _ = writeln!(self.to, "{event}").and_then(|()| self.to.flush());
+    }
+}
 
 #[derive(Debug)]
 enum Teller {
@@ -35,11 +62,24 @@ impl Story {
         } else {
             Teller::Plain
         };
-        Story(Arc::new(Mutex::new(teller)))
+        Story {
+            teller: Arc::new(Mutex::new(teller)),
+            events: Arc::new(Mutex::new(Vec::new())),
+        }
+    }
+
+    /// From now on also writes each line as an event, as JSON, a line each and at once, so that a run
+    /// that is killed leaves its story.
+    pub fn record(&self, clock: Clock, to: Box<dyn Write + Send>) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(Events { clock, to });
     }
 
     /// Something happened: one line that stays.
     pub fn say(&self, line: &str) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter_mut().for_each(|events| events.write(line));
+        drop(events);
         self.with(|teller| match teller {
             Teller::Quiet => {}
             Teller::Plain => write_line(line),
@@ -85,10 +125,7 @@ impl Story {
 
     fn with(&self, tell: impl FnOnce(&mut Teller)) {
         // A task that panicked while telling must not silence the others.
-        let mut teller = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner);
         tell(&mut teller);
     }
 }

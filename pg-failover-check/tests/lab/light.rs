@@ -2,6 +2,8 @@
 
 #[path = "light/drills.rs"]
 mod drills;
+#[path = "light/examples.rs"]
+mod examples;
 #[path = "light/refusals.rs"]
 mod refusals;
 #[path = "light/undo.rs"]

@@ -223,13 +223,19 @@ impl Lab {
     }
 
     pub fn ran(&self, output: &Output) -> Ran {
-        let report = std::fs::read(self.folder.join("report.json")).unwrap_or_default();
+        let latest = self.folder.join("latest");
+        let report = std::fs::read(latest.join("report.json")).unwrap_or_default();
+        let mut stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        if stdout.is_empty() {
+            // Quiet, and nothing to do about it.
+            stdout = std::fs::read_to_string(latest.join("report.txt")).unwrap_or_default();
+        }
         let ran = Ran {
             code: output
                 .status
                 .code()
                 .expect("it ended by itself, not by a signal"),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stdout,
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             report: serde_json::from_slice(&report).unwrap_or_default(),
         };

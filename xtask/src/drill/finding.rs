@@ -47,7 +47,7 @@ pub(super) struct Finding {
 
 /// Reads the report in a check's folder.
 pub(super) fn read(folder: &Path) -> Result<Report, String> {
-    let path = folder.join("report.json");
+    let path = folder.join("latest/report.json");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("no report: {e}"))?;
     serde_json::from_str(&text).map_err(|e| format!("the report can't be read: {e}"))
 }
@@ -315,15 +315,15 @@ mod tests {
     #[test]
     fn what_a_check_writes_is_read() {
         let folder = std::env::temp_dir().join(format!("veza-report-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(folder.join("latest")).unwrap();
         assert!(read(&folder).unwrap_err().contains("no report"));
-        std::fs::write(folder.join("report.json"), "{").unwrap();
+        std::fs::write(folder.join("latest/report.json"), "{").unwrap();
         assert!(read(&folder).unwrap_err().contains("can't be read"));
         let text = r#"{"schema":"veza-report/1","check":"drop-check","verdict":"pass","exit_code":0,
             "reason_id":"all-gates-held","reason":"every gate held","next":"","gates":[{"id":"rto",
             "title":"service back","limit":60.0,"unit":"s","measured":{"lower":9.8,"upper":9.9},
             "outcome":"held"}],"more":1}"#;
-        std::fs::write(folder.join("report.json"), text).unwrap();
+        std::fs::write(folder.join("latest/report.json"), text).unwrap();
         let report = read(&folder);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(verdict(0, report.unwrap()), Verdict::Pass);

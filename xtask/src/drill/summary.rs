@@ -39,7 +39,7 @@ pub(super) fn text(worst: Verdict, took_s: f64, findings: &[Finding], folder: &P
     for finding in findings.iter().filter(|finding| finding.reported) {
         let path = shown(&folder.join(&finding.check));
         lines.push(format!(
-            "report of {}: {path}/report.txt, report.json",
+            "report of {}: {path}/latest (report.txt, report.json)",
             finding.check
         ));
     }
@@ -152,7 +152,7 @@ drop-check  fail      48.0     rto: 9.81 to 9.83 s, limit 5 s, missed      a gat
 x           internal  0.0      -                                           no report
 next, drop-check: read the runbook
 
-report of drop-check: /t/drill/now/drop-check/report.txt, report.json
+report of drop-check: /t/drill/now/drop-check/latest (report.txt, report.json)
 this summary: /t/drill/now/summary.txt
 ";
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
