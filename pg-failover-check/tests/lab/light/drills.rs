@@ -1,12 +1,13 @@
 //! Whole drills, and what ends them early.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 use veza_probe::clock;
 use veza_probe::incus::{StateChange, Status};
 
-use crate::support::{Lab, MINUTE, name, variable};
+use crate::support::{Lab, MINUTE, Running, name, variable};
 
 #[tokio::test]
 #[ignore = "needs the lab"]
@@ -184,4 +185,61 @@ async fn a_restart_by_incus_is_neutralised_and_comes_back() {
     ran.came_to(0, "pass", "all-gates-held");
     ran.says("boot.autorestart of");
     assert_eq!(lab.as_it_is().await, before, "also that key");
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn secrets_of_a_variable_and_of_a_file_show_nowhere() {
+    let lab = Lab::new("secrets").await;
+    let passfile = std::fs::read_to_string(variable("PGPASSFILE")).unwrap();
+    let secret = |host: &str| {
+        let line = passfile
+            .lines()
+            .find(|line| line.starts_with(host))
+            .unwrap();
+        line.rsplit(':').next().unwrap().to_owned()
+    };
+    let (monitor, client) = (secret("pgaf-monitor"), secret("pgaf-primary"));
+    let file = lab.folder.join("monitor-password");
+    std::fs::write(&file, &monitor).unwrap();
+    let uri = variable("PGAF_FORMATION_URI").replace("veza@", &format!("veza:{client}@"));
+    let mut command = lab.command();
+    command
+        .args(["--fault", "none"])
+        .env_remove("PGPASSFILE")
+        .env("PGAF_FORMATION_URI", uri)
+        .env("PGAF_MONITOR_PASSWORD_FILE", &file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut check = Running(Some(command.spawn().unwrap()));
+    let holds = |bytes: &[u8]| {
+        let has = |secret: &String| bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+        has(&monitor) || has(&client)
+    };
+    // The process list, of the check and of its watchdog, as long as they run.
+    while check.runs() {
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let line = entry.unwrap().path().join("cmdline");
+            assert!(!holds(&std::fs::read(line).unwrap_or_default()));
+        }
+        clock::sleep(Duration::from_millis(200)).await;
+    }
+    let output = check.ended();
+    assert!(!holds(&output.stdout) && !holds(&output.stderr));
+    lab.ran(&output).came_to(0, "pass", "all-gates-held");
+    std::fs::remove_file(&file).unwrap();
+    let mut folders = vec![lab.folder.clone()];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                count += 1;
+                assert!(!holds(&std::fs::read(&path).unwrap()), "{}", path.display());
+            }
+        }
+    }
+    assert!(count >= 4, "reports, events, locks: {count}");
 }
