@@ -200,6 +200,11 @@ pub struct Args {
     #[arg(long, env = "VEZA_EVENTS", value_name = "FILE")]
     pub events: Option<PathBuf>,
 
+    /// Writes the result as metrics into this folder of node_exporter's textfile collector. Not with
+    /// --dry-run or --recover, which are no drills.
+    #[arg(long, env = "VEZA_TEXTFILE_DIR", value_name = "DIR")]
+    pub textfile_dir: Option<PathBuf>,
+
     /// No story, and no result either when there is nothing to do about it (pass, clean).
     #[arg(long, short, env = "VEZA_QUIET")]
     pub quiet: bool,

@@ -11,13 +11,13 @@ mod report;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use veza_probe::clock::{Clock, Signal, Stop};
 use veza_probe::environment;
 use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
-use veza_probe::report::{Folder, Report, Untouched};
+use veza_probe::report::{Folder, Report, Untouched, textfile};
 use veza_probe::story::Story;
 use veza_probe::undo::{self, Journal, Leash, WATCHDOG_WORD, guarded};
 use veza_probe::verdict::{Judgement, Verdict};
@@ -77,7 +77,7 @@ async fn check(args: Vec<OsString>) -> ExitCode {
         Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
     };
     let story = Story::new(args.quiet);
-    let kept = open_report(&args, &clock, &story);
+    let kept = look_at_metrics(&args).and_then(|()| open_report(&args, &clock, &story));
     let stop = Stop::listen().map_err(no_signals);
     let (report, kept) = match (stop, kept) {
         (Ok(stop), Ok(kept)) => {
@@ -94,6 +94,7 @@ async fn check(args: Vec<OsString>) -> ExitCode {
     {
         story.say(&format!("older reports could not be removed: {error}"));
     }
+    save_metrics(&args, &report, &story);
     story.end();
     let silent = args.quiet && matches!(report.verdict.as_str(), "pass" | "clean");
     match args.format {
@@ -215,6 +216,32 @@ fn save(kept: Option<&Folder>, report: &Report, story: &Story) {
         && let Err(error) = folder.save(report)
     {
         story.say(&format!("the report could not be saved: {error}"));
+    }
+}
+
+/// The folder for metrics; `--recover` has none: it is no drill, and nothing may keep it from mending.
+fn textfile_dir(args: &Args) -> Option<&Path> {
+    args.textfile_dir.as_deref().filter(|_| !args.recover)
+}
+
+/// A folder for metrics that can't be written to is told before anything is touched.
+fn look_at_metrics(args: &Args) -> Result<(), Untouched> {
+    let Some(folder) = textfile_dir(args) else {
+        return Ok(());
+    };
+    textfile::ready(CHECK, folder).map_err(|error| {
+        let reason = format!("--textfile-dir: {error}");
+        let next = "correct the folder, its permissions, or the file in it";
+        missing("textfile-unwritable", reason, next).into()
+    })
+}
+
+/// Metrics that can't be written change no verdict: whoever watches them sees the last run grow old.
+fn save_metrics(args: &Args, report: &Report, story: &Story) {
+    if let Some(folder) = textfile_dir(args)
+        && let Err(error) = textfile::save(report, folder)
+    {
+        story.say(&format!("the metrics could not be saved: {error}"));
     }
 }
 

@@ -259,3 +259,44 @@ fn reports_are_shown_compared_or_refused_clearly() {
     );
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn a_textfile_folder_that_cannot_be_written_is_told_first() {
+    let told = |output: Output| {
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        text
+    };
+    // One that is not there, and one that takes no file, not even of root.
+    for folder in ["/proc/nowhere", "/proc/self"] {
+        let text = told(run(&["--textfile-dir", folder], &[]));
+        let first = "MISSING-TOOL textfile-unwritable; next: ";
+        assert!(text.starts_with(first) && text.contains(folder), "{text}");
+        let text = told(run(&[], &[("VEZA_TEXTFILE_DIR", folder)]));
+        assert!(text.starts_with(first), "{text}");
+        // Nothing may keep the one that mends from mending.
+        let text = told(run(&["--recover", "--textfile-dir", folder], &[]));
+        assert!(text.contains("incus-not-usable"), "{text}");
+    }
+}
+
+#[test]
+fn a_run_that_touched_nothing_writes_report_and_metrics() {
+    let folder = std::env::temp_dir().join(format!("veza-usage-{}", std::process::id()));
+    let metrics = folder.join("metrics");
+    std::fs::create_dir_all(&metrics).unwrap();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (report, textfile) = (path(&folder.join("report")), path(&metrics));
+    let output = run(&["--report", &report, "--textfile-dir", &textfile], &[]);
+    let text = std::fs::read_to_string(metrics.join("veza_pg_failover_check.prom"));
+    let xml = std::fs::read_to_string(folder.join("report/latest/report.xml"));
+    let recovered = run(&["--recover", "--textfile-dir", &textfile], &[]);
+    let after = std::fs::read_to_string(metrics.join("veza_pg_failover_check.prom"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = text.unwrap();
+    assert!(text.contains("verdict=\"missing-tool\"} 1\n"), "{text}");
+    assert!(xml.unwrap().contains("<error "));
+    assert_eq!(recovered.status.code(), Some(3));
+    assert_eq!(after.unwrap(), text, "--recover is no drill");
+}

@@ -1,11 +1,13 @@
-//! One value, several writers: everything that a run has to say, as text for people and as JSON for
-//! machines.
+//! One value, several writers: everything that a run has to say, as text for people, as JSON for
+//! machines, as JUnit XML for CI systems, and as metrics.
 //!
 //! The JSON is a contract: [`SCHEMA`] names its version; a field is only ever added within one.
 
 mod comparison;
 mod folder;
 mod text;
+mod junit;
+pub mod textfile;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,6 +26,7 @@ use crate::verdict::{Gate, Judgement};
 
 pub use comparison::compare;
 pub use folder::Folder;
+pub use junit::junit;
 pub use text::render as text;
 
 /// The name and version of the JSON report.
@@ -306,22 +309,30 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Writes `report.json` and `report.txt` into a folder, each whole or not at all.
+    /// Writes `report.json`, `report.txt` and `report.xml` (JUnit) into a folder, each whole or not at
+    /// all.
     ///
     /// # Errors
     /// With the path, when a file can't be written.
     pub fn save(&self, folder: &Path) -> io::Result<()> {
-        let told = |path: &Path, e: io::Error| {
-            io::Error::new(e.kind(), format!("{}: {e}", path.display()))
-        };
-        std::fs::create_dir_all(folder).map_err(|e| told(folder, e))?;
+        std::fs::create_dir_all(folder).map_err(|e| told(folder, &e))?;
         let json = self.json().map_err(io::Error::other)?;
-        for (name, content) in [("report.json", json), ("report.txt", text(self))] {
+        let xml = junit(self).map_err(io::Error::other)?;
+        for (name, content) in [
+            ("report.json", json),
+            ("report.txt", text(self)),
+            ("report.xml", xml),
+        ] {
             let path = folder.join(name);
-            replace(&path, content.as_bytes()).map_err(|e| told(&path, e))?;
+            replace(&path, content.as_bytes()).map_err(|e| told(&path, &e))?;
         }
         Ok(())
     }
+}
+
+/// An error with the path that it is about.
+fn told(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Replaces a file as a whole: a reader sees the old or the new one.
@@ -334,6 +345,10 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&new, path)
 }
+
+/// Reports to test with.
+#[cfg(test)]
+pub(crate) mod sample;
 
 /// The JSON Schema of a report, made from its types.
 pub fn schema() -> String {

@@ -152,7 +152,7 @@ fn gates(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 /// A measured value without its unit: `9.48 to 9.53`.
-fn value(measured: Measured) -> String {
+pub(super) fn value(measured: Measured) -> String {
     match measured.upper {
         Some(upper) if upper == measured.lower => number(upper),
         Some(upper) => format!("{:.2} to {upper:.2}", measured.lower),
@@ -161,7 +161,7 @@ fn value(measured: Measured) -> String {
 }
 
 /// Whole numbers without decimals, others with two.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value.fract() == 0.0 {
         format!("{value:.0}")
     } else {
