@@ -11,13 +11,12 @@ mod report;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use veza_probe::clock::{Clock, Signal, Stop};
 use veza_probe::environment;
 use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
-use veza_probe::report::{Folder, Report, Untouched, textfile};
+use veza_probe::report::{Folder, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::{self, Journal, Leash, WATCHDOG_WORD, guarded};
 use veza_probe::verdict::{Judgement, Verdict};
@@ -25,7 +24,7 @@ use veza_probe::verdict::{Judgement, Verdict};
 use baseline::Baseline;
 use cli::{Args, CHECK, Format, Parsed};
 use observation::{Observation, Watch};
-use report::Gathered;
+use report::{Gathered, keep, missing};
 use targets::{Targets, of_incus, of_undo};
 use verdict::{Promises, Seen};
 
@@ -73,11 +72,17 @@ async fn check(args: Vec<OsString>) -> ExitCode {
             tell(&mut std::io::stdout(), &text);
             return ExitCode::SUCCESS;
         }
-        Parsed::Look(paths) => return look_at(&clock, &paths),
+        Parsed::Look(paths) => match keep::look_at(&paths) {
+            Ok(text) => {
+                tell(&mut std::io::stdout(), &text);
+                return ExitCode::SUCCESS;
+            }
+            Err(words) => return told_usage(&clock, &cli::usage(words)),
+        },
         Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
     };
     let story = Story::new(args.quiet);
-    let kept = look_at_metrics(&args).and_then(|()| open_report(&args, &clock, &story));
+    let kept = keep::look_at_metrics(&args).and_then(|()| keep::open(&args, &clock, &story));
     let stop = Stop::listen().map_err(no_signals);
     let (report, kept) = match (stop, kept) {
         (Ok(stop), Ok(kept)) => {
@@ -88,13 +93,13 @@ async fn check(args: Vec<OsString>) -> ExitCode {
         (Ok(_), Err(why)) => (report::untouched(&clock, &args, why), None),
     };
     story.say(&format!("{}: {}", report.verdict, report.reason));
-    save(kept.as_ref(), &report, &story);
+    keep::save(kept.as_ref(), &report, &story);
     if let Some((kept, keep)) = kept.as_ref().zip(args.keep)
         && let Err(error) = kept.keep(keep)
     {
         story.say(&format!("older reports could not be removed: {error}"));
     }
-    save_metrics(&args, &report, &story);
+    keep::save_metrics(&args, &report, &story);
     story.end();
     let silent = args.quiet && matches!(report.verdict.as_str(), "pass" | "clean");
     match args.format {
@@ -113,28 +118,6 @@ fn told_usage(clock: &Clock, judgement: &Judgement) -> ExitCode {
     let report = Report::new(CHECK, clock, judgement);
     tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
     ExitCode::from(report.exit_code)
-}
-
-/// `--show` and `--compare`: nothing is run.
-fn look_at(clock: &Clock, paths: &[PathBuf]) -> ExitCode {
-    let read = |path: &PathBuf| {
-        let text = std::fs::read_to_string(path).map_err(|e| e.to_string());
-        let report = text.and_then(|text| Report::read(&text));
-        report.map_err(|words| format!("{}: {words}", path.display()))
-    };
-    let reports: Result<Vec<Report>, String> = paths.iter().map(read).collect();
-    let text = reports.and_then(|reports| match reports.as_slice() {
-        [old, new] => veza_probe::report::compare(old, new),
-        [report] => Ok(veza_probe::report::text(report)),
-        _ => Err("one report is shown, or two are compared".to_owned()),
-    });
-    match text {
-        Ok(text) => {
-            tell(&mut std::io::stdout(), &text);
-            ExitCode::SUCCESS
-        }
-        Err(words) => told_usage(clock, &cli::usage(words)),
-    }
 }
 
 /// A run, and what becomes of it when a panic ends it: the watchdog heals, and is waited for.
@@ -166,83 +149,10 @@ fn tell(to: &mut impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
-fn missing(reason_id: &str, reason: String, next: &str) -> Judgement {
-    Judgement::new(Verdict::MissingTool, reason_id, reason, next)
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn no_signals(error: std::io::Error) -> Untouched {
     let reason = format!("installing signal handlers failed: {error}");
     missing("no-signal-handlers", reason, "run it again").into()
-}
-
-/// Makes the folder of this run, with a report that says that the run has not ended, in case it never
-/// does, and with its events; so a folder that can't be written to is told before anything is touched.
-fn open_report(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>, Untouched> {
-    let unwritable = |flag: &str, error: &std::io::Error| {
-        let next = "correct the folder or its permissions";
-        Untouched::from(missing(
-            "report-unwritable",
-            format!("{flag}: {error}"),
-            next,
-        ))
-    };
-    match &args.events {
-        Some(path) if *path == *"-" => story.record(*clock, Box::new(std::io::stdout())),
-        Some(path) => {
-            let file = std::fs::File::create(path);
-            let file = file.map_err(|error| unwritable("--events", &error))?;
-            story.record(*clock, Box::new(file));
-        }
-        None => {}
-    }
-    let Some(base) = &args.report else {
-        return Ok(None);
-    };
-    let reason = "the run has not ended, or was killed; its watchdog heals what was broken";
-    let next = format!("{CHECK} --project {} --recover", args.project);
-    let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
-    let made = Folder::make(base, CHECK, clock).and_then(|folder| {
-        folder.save(&Report::new(CHECK, clock, &judgement))?;
-        story.record(*clock, Box::new(folder.events()?));
-        Ok(folder)
-    });
-    made.map(Some)
-        .map_err(|error| unwritable("--report", &error))
-}
-
-fn save(kept: Option<&Folder>, report: &Report, story: &Story) {
-    if let Some(folder) = kept
-        && let Err(error) = folder.save(report)
-    {
-        story.say(&format!("the report could not be saved: {error}"));
-    }
-}
-
-/// The folder for metrics; `--recover` has none: it is no drill, and nothing may keep it from mending.
-fn textfile_dir(args: &Args) -> Option<&Path> {
-    args.textfile_dir.as_deref().filter(|_| !args.recover)
-}
-
-/// A folder for metrics that can't be written to is told before anything is touched.
-fn look_at_metrics(args: &Args) -> Result<(), Untouched> {
-    let Some(folder) = textfile_dir(args) else {
-        return Ok(());
-    };
-    textfile::ready(CHECK, folder).map_err(|error| {
-        let reason = format!("--textfile-dir: {error}");
-        let next = "correct the folder, its permissions, or the file in it";
-        missing("textfile-unwritable", reason, next).into()
-    })
-}
-
-/// Metrics that can't be written change no verdict: whoever watches them sees the last run grow old.
-fn save_metrics(args: &Args, report: &Report, story: &Story) {
-    if let Some(folder) = textfile_dir(args)
-        && let Err(error) = textfile::save(report, folder)
-    {
-        story.say(&format!("the metrics could not be saved: {error}"));
-    }
 }
 
 /// One run of the check.
@@ -409,7 +319,7 @@ impl Run<'_> {
         }
         let provisional = guarded(async { watch.so_far() }).await.ok();
         let report = self.judged(ready, &done, provisional.as_ref(), Vec::new());
-        save(self.kept, &report, &self.story);
+        keep::save(self.kept, &report, &self.story);
         watch.note(format!("healing: {}", ready.plan.undo.told()));
         let mut healed = self.heal(ready, &journal).await;
         watch.joined();

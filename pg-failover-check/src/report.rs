@@ -1,5 +1,7 @@
 //! Puts the report together. Everything in it was measured elsewhere.
 
+pub mod keep;
+
 use std::collections::BTreeMap;
 
 use veza_probe::clock::{Clock, micros};
@@ -48,6 +50,11 @@ pub fn untouched(clock: &Clock, args: &Args, untouched: Untouched) -> Report {
     report.feasibility = untouched.feasibility;
     report.notes.push("nothing was touched".to_owned());
     report
+}
+
+/// What something that is not there comes to.
+pub fn missing(reason_id: &str, reason: String, next: &str) -> Judgement {
+    Judgement::new(Verdict::MissingTool, reason_id, reason, next)
 }
 
 /// What a dry run came to.
