@@ -8,6 +8,7 @@ mod folder;
 mod text;
 mod junit;
 pub mod textfile;
+mod html;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +27,7 @@ use crate::verdict::{Gate, Judgement};
 
 pub use comparison::compare;
 pub use folder::Folder;
+pub use html::render as html;
 pub use junit::junit;
 pub use text::render as text;
 
@@ -309,21 +311,24 @@ impl Report {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Writes `report.json`, `report.txt` and `report.xml` (JUnit) into a folder, each whole or not at
-    /// all.
+    /// Writes `report.json`, `report.txt`, `report.xml` (JUnit) and `report.html` into a folder, each
+    /// whole or not at all.
     ///
     /// # Errors
     /// With the path, when a file can't be written.
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| told(folder, &e))?;
         let json = self.json().map_err(io::Error::other)?;
-        let xml = junit(self).map_err(io::Error::other)?;
+        let xml = junit(self).map_err(io::Error::other);
+        let page = html(self).map_err(io::Error::other);
+        // The first two say everything: what can't be made of the others must not keep them away.
         for (name, content) in [
-            ("report.json", json),
-            ("report.txt", text(self)),
+            ("report.json", Ok(json)),
+            ("report.txt", Ok(text(self))),
             ("report.xml", xml),
+            ("report.html", page),
         ] {
-            let path = folder.join(name);
+            let (path, content) = (folder.join(name), content?);
             replace(&path, content.as_bytes()).map_err(|e| told(&path, &e))?;
         }
         Ok(())
