@@ -1,6 +1,6 @@
 # Each target calls one binary or `cargo xtask`. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help drill test tidy lab-up lab-down lab-reset lab-status pg-failover
+.PHONY: help drill test tidy bench-prober lab-up lab-down lab-reset lab-status pg-failover
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -13,6 +13,9 @@ test: ## Every test, those against the real lab first.
 
 tidy: ## The rules that clippy cannot say.
 	cargo xtask tidy
+
+bench-prober: ## The prober and a poll loop against outages of known length; 8 minutes on loopback.
+	cargo xtask bench prober
 
 lab-up: ## Makes or mends the lab: real servers in Incus containers on this host.
 	cargo xtask lab up

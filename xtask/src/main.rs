@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask lab | drill | test | tidy`.
+//! The project's own commands: `cargo xtask lab | drill | test | bench | tidy`.
 
 mod cargo;
 mod lab;
 mod drill;
 mod test;
+mod bench;
 mod tidy;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Task {
     Drill(drill::Args),
     /// Every test: those against the real lab, then those that need none.
     Test(test::Args),
+    /// How good the project's own tools are, in numbers.
+    Bench(bench::Args),
     /// The rules that clippy cannot say.
     Tidy(tidy::Args),
 }
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
         Task::Lab(args) => lab::run(args).await,
         Task::Drill(args) => drill::run(args).await,
         Task::Test(args) => test::run(args).await,
+        Task::Bench(args) => bench::run(args).await,
         Task::Tidy(args) => tidy::run(&args),
     };
     done.unwrap_or_else(|error| {
