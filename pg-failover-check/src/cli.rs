@@ -42,6 +42,12 @@ pub struct Args {
     #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME", value_parser = project_name)]
     pub project: String,
 
+    /// The Incus that holds the project: an https remote of Incus' own client (`incus remote list`), whose
+    /// certificates are used. Without it, the Incus of this host. Nothing is broken over a remote without a
+    /// timer on its host; see docs/remote.md.
+    #[arg(long, env = "VEZA_INCUS_REMOTE", value_name = "NAME", value_parser = remote_name)]
+    pub remote: Option<String>,
+
     /// The monitor: a URI without password (the variable's may have one). Without it, role
     /// autoctl_node and database pg_auto_failover on the instance named by --monitor. The password:
     /// PGAF_MONITOR_PASSWORD, PGAF_MONITOR_PASSWORD_FILE, or PGPASSFILE.
@@ -384,6 +390,13 @@ impl Args {
             .unwrap_or_else(|| self.rto_target.mul_f64(1.5))
     }
 
+    /// This check's command, as far as its Incus.
+    pub fn so_far(&self) -> String {
+        let remote = self.remote.as_ref().map(|name| format!(" --remote {name}"));
+        let remote = remote.unwrap_or_default();
+        format!("{CHECK}{remote} --project {}", self.project)
+    }
+
     /// The instance chosen for a node with `--instance`.
     pub fn chosen_instance(&self, node: &str) -> Option<&InstanceName> {
         self.instances
@@ -428,6 +441,19 @@ fn project_name(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("expected the name of an Incus project: letters, digits, '-', '_', '.'".to_owned())
+    }
+}
+
+/// Empty is no remote either, and must not come to mean this host's Incus.
+fn remote_name(text: &str) -> Result<String, String> {
+    let good = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("expected the name of a remote of Incus' client: letters, digits, '-', '_', '.'; see `incus remote list`".to_owned())
     }
 }
 
@@ -477,6 +503,9 @@ mod tests {
             ("--instance", "a=1b"),
             ("--monitor", "a b"),
             ("--project", "a/b"),
+            ("--remote", ""),
+            ("--remote", "../lab"),
+            ("--remote", "lab:"),
             ("--format", "xml"),
             ("--fault", "kill"),
             ("--fault", "kill:a.timer"),

@@ -11,7 +11,7 @@ use veza_probe::instance::InstanceName;
 use veza_probe::pulse::{Protocol, Pulse};
 use veza_probe::report::Untouched;
 use veza_probe::story::Story;
-use veza_probe::undo::{self, Chore, Intent, Journal, Leash, WATCHDOG_WORD};
+use veza_probe::undo::{self, Chore, Intent, Journal, Leash, Refusal, WATCHDOG_WORD};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::baseline::{Baseline, Member};
@@ -42,13 +42,25 @@ const INJECT_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Refused: nobody has allowed it, or it could not be put back exactly as it was found.
-pub async fn plan(targets: &Targets, baseline: &Baseline, args: &Args) -> Result<Plan, Untouched> {
+pub async fn plan(
+    clock: &Clock,
+    targets: &Targets,
+    baseline: &Baseline,
+    args: &Args,
+) -> Result<Plan, Untouched> {
     let primary = baseline.primary();
     let name = &primary.instance;
     let own = targets.instances.iter().find(|i| i.name == *name);
     let own: Vec<_> = own.iter().map(|i| (i.name.as_str(), &i.config)).collect();
     let project = (args.project.as_str(), &targets.project_config);
     undo::permitted(&args.fault, project, &own).map_err(|refusal| of_undo(&refusal))?;
+    let unwatched = match args.fault.breaks() {
+        true => undo::watched(targets.incus.place(), project, clock.wall(clock.at())).err(),
+        false => None,
+    };
+    if let Some(refusal) = unwatched.as_ref().filter(|_| !args.dry_run) {
+        return Err(of_undo(refusal));
+    }
     let (system, pulse) = (system(args), pulse(primary));
     let prepared = fault::prepare(
         &targets.incus,
@@ -61,6 +73,13 @@ pub async fn plan(targets: &Targets, baseline: &Baseline, args: &Args) -> Result
         let (reason, next) = (unfit.to_string(), unfit.next(&args.project));
         Judgement::new(Verdict::Refused, unfit.reason_id(), reason, next)
     })?;
+    let refused = |refusal: Refusal| {
+        format!(
+            "without --dry-run it would be refused: {}; next: {}",
+            refusal.reason, refusal.next
+        )
+    };
+    plan.notes.extend(unwatched.map(refused));
     plan.ttl_s = (args.max_fault() + GRACE).as_secs();
     Ok(plan)
 }

@@ -16,9 +16,10 @@ use std::process::ExitCode;
 use veza_probe::clock::{Clock, Signal, Stop};
 use veza_probe::environment;
 use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
+use veza_probe::incus::Incus;
 use veza_probe::report::{Folder, Report, Untouched};
 use veza_probe::story::Story;
-use veza_probe::undo::{self, Journal, Leash, WATCHDOG_WORD, guarded};
+use veza_probe::undo::{self, End, Journal, Leash, Recovered, WATCHDOG_WORD, guarded};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
@@ -246,7 +247,7 @@ impl Run<'_> {
         );
         clear.map_err(|refusal| of_undo(&refusal))?;
         let baseline = baseline::measure(&self.clock, &targets, self.args, &self.story).await?;
-        let plan = fault::plan(&targets, &baseline, self.args).await?;
+        let plan = fault::plan(&self.clock, &targets, &baseline, self.args).await?;
         fault::agreed(&self.clock, &self.story, &targets, &plan, self.args).await?;
         Ok(Ready {
             targets,
@@ -266,19 +267,33 @@ impl Run<'_> {
             };
             let chores = async |chore: &undo::Chore| observation::chore(self.args, chore).await;
             let done = undo::recover(&incus, &self.clock, &state, wanted, (CHECK, &chores)).await;
-            done.map_err(|error| of_incus(&error))?
-                .map_err(|refusal| of_undo(&refusal))
+            let done = done.map_err(|error| of_incus(&error))?;
+            let done = done.map_err(|refusal| of_undo(&refusal))?;
+            let note = self.timer_ran(&incus, &done).await;
+            Ok((done, note))
         };
         match recovered.await {
-            Ok(recovered) => report::recovered(&self.clock, self.args, recovered),
+            Ok((recovered, note)) => report::recovered(&self.clock, self.args, recovered, note),
             Err(why) => report::untouched(&self.clock, self.args, why),
         }
+    }
+
+    /// Where this is the timer of the Incus host, and could mend what it found, drills over a remote may
+    /// rely on it.
+    async fn timer_ran(&self, incus: &Incus, done: &Recovered) -> Option<String> {
+        if !self.args.expired || done.any(End::NotUndone) {
+            return None;
+        }
+        let error = undo::timer_ran(incus, &self.clock).await.err()?;
+        Some(format!(
+            "drills over a remote will be refused, because the time of this run could not be kept: {error}"
+        ))
     }
 
     /// Cleans up after earlier runs that were killed.
     async fn finish_chores(&self, targets: &Targets) -> Vec<String> {
         let chores = async |chore: &undo::Chore| observation::chore(self.args, chore).await;
-        undo::finish_chores(&targets.state, &self.args.project, (CHECK, &chores)).await
+        undo::finish_chores(&targets.state, &targets.incus, (CHECK, &chores)).await
     }
 
     /// A dry run, or a signal that came before the fault.

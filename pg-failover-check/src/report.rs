@@ -96,7 +96,7 @@ pub fn of_a_bug(clock: &Clock, args: &Args, bug: &Bug) -> Report {
 }
 
 /// What `--recover` came to.
-pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered) -> Report {
+pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered, note: Option<String>) -> Report {
     let told = |run: &Found| format!("run {} {}", run.run, run.words);
     // A timer beside drills has nothing to complain of when one is under way.
     let (verdict, reason_id, next) = if recovered.any(End::NotUndone) {
@@ -124,6 +124,7 @@ pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered) -> Report {
         .into_iter()
         .flat_map(|run| run.steps)
         .collect();
+    report.notes.extend(note);
     report
 }
 

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
-use veza_probe::incus::{self, Incus, Instance, Server};
+use veza_probe::incus::{self, Incus, Instance, Place, Server};
 use veza_probe::postgres::{Conninfo, Login, Target, Tls};
 use veza_probe::report::Untouched;
 use veza_probe::undo::{Refusal, State};
@@ -49,9 +49,7 @@ pub struct Targets {
 /// Missing tool when Incus, its socket or the project is not there; refused when the monitor's
 /// address can't be found; usage when variables make no login.
 pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
-    let socket = incus::socket_path(|name| std::env::var_os(name));
-    let connected = Incus::connect(&socket, &args.project).await;
-    let (incus, server) = connected.map_err(|error| of_incus(&error))?;
+    let (incus, server) = connect(args).await?;
     let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
     let project_config = incus.project_config().await;
     let project_config = project_config.map_err(|error| of_incus(&error))?;
@@ -87,10 +85,19 @@ pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
 /// # Errors
 /// Missing tool when Incus, its socket or the project is not there.
 pub async fn incus_only(args: &Args) -> Result<(Incus, State), Untouched> {
-    let socket = incus::socket_path(|name| std::env::var_os(name));
-    let connected = Incus::connect(&socket, &args.project).await;
-    let (incus, _) = connected.map_err(|error| of_incus(&error))?;
+    let (incus, _) = connect(args).await?;
     Ok((incus, State::new(|name| std::env::var_os(name))))
+}
+
+/// The Incus of this host, or the remote that was named; never one in place of the other.
+async fn connect(args: &Args) -> Result<(Incus, Server), Untouched> {
+    let lookup = |name: &str| std::env::var_os(name);
+    let place = match &args.remote {
+        None => Ok(Place::local(lookup)),
+        Some(name) => Place::remote(name, lookup).map_err(|error| of_incus(&error.into())),
+    };
+    let connected = Incus::connect(&place?, &args.project).await;
+    connected.map_err(|error| of_incus(&error))
 }
 
 /// Where a host is: its own `hostaddr`, else through Incus.
@@ -188,7 +195,12 @@ pub fn of_undo(refusal: &Refusal) -> Untouched {
         reason,
         next,
     } = refusal;
-    Judgement::new(Verdict::Refused, reason_id, reason, next).into()
+    let verdict = if refusal.is_missing_tool() {
+        Verdict::MissingTool
+    } else {
+        Verdict::Refused
+    };
+    Judgement::new(verdict, reason_id, reason, next).into()
 }
 
 /// What an error of Incus before the fault comes to.
@@ -198,5 +210,9 @@ pub fn of_incus(error: &incus::Error) -> Untouched {
     } else {
         (Verdict::Refused, "incus-refused")
     };
-    Judgement::new(verdict, reason_id, error.to_string(), "incus info").into()
+    let next = match error {
+        incus::Error::Remote(_) => "incus remote list",
+        _ => "incus info",
+    };
+    Judgement::new(verdict, reason_id, error.to_string(), next).into()
 }

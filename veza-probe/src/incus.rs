@@ -1,15 +1,16 @@
-//! Incus over its REST API: the local unix socket, one project.
+//! Incus over its REST API: the local unix socket or a remote of the user's own client, one project.
 //!
 //! Facts of the protocol (response envelope, operations, ETag, exec with recorded output) are those
 //! of Incus' own `doc/rest-api.md` and `doc/rest-api.yaml`, seen with Incus 6.0.
 
+mod place;
+mod remote;
 mod error;
+mod project;
 mod exec;
 mod files;
 mod instances;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The methods of changing requests.
@@ -23,15 +24,24 @@ pub use error::Error;
 pub use exec::ExecOutput;
 pub use files::FileKind;
 pub use instances::{Device, Instance, Nic, StateChange, Status};
+pub use place::{NoFolder, Place, socket_path};
+pub use remote::RemoteError;
+
+use remote::Remote;
 
 /// How long one plain request may take; operations have limits of their own.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a remote may take to answer a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection to one Incus server, speaking for one project. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Incus {
     http: reqwest::Client,
-    socket: PathBuf,
+    place: Place,
+    /// What stands before each path.
+    base: String,
     project: String,
 }
 
@@ -101,41 +111,38 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The socket that Incus' own client would use: `INCUS_SOCKET`, else `unix.socket` in `INCUS_DIR`,
-/// else the default folder. `lookup` is `std::env::var_os` but in tests.
-pub fn socket_path(lookup: impl Fn(&str) -> Option<std::ffi::OsString>) -> PathBuf {
-    let set = |name: &str| lookup(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(socket) = set("INCUS_SOCKET") {
-        return socket;
-    }
-    if let Some(folder) = set("INCUS_DIR") {
-        return folder.join("unix.socket");
-    }
-    let user = Path::new("/run/incus/unix.socket");
-    if user.exists() {
-        user.into()
-    } else {
-        "/var/lib/incus/unix.socket".into()
-    }
-}
-
 impl Incus {
-    /// A client for a socket and a project; nothing is asked yet.
+    /// A client for a place and a project; nothing is asked yet. A remote's certificates are read here,
+    /// once: whoever holds this client reaches that server, whatever becomes of the files.
     ///
     /// # Errors
-    /// When the HTTP client can't be built.
-    pub fn new(socket: &Path, project: &str) -> Result<Incus, Error> {
-        let http = reqwest::Client::builder()
-            .unix_socket(socket)
+    /// [`Error::Remote`] when the client configuration has no such remote, or lacks a certificate.
+    pub fn new(place: impl Into<Place>, project: &str) -> Result<Incus, Error> {
+        let place = place.into();
+        let client = reqwest::Client::builder()
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             // A kept connection that incusd closes meanwhile (after half a minute, or by a restart)
             // would break the next request; a new one over a unix socket costs next to nothing.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|e| Error::protocol("building the HTTP client", &e))?;
+            .pool_max_idle_per_host(0);
+        let building = "building the HTTP client";
+        let (client, base) = match &place {
+            Place::Socket(path) => {
+                let tls = remote::no_tls().map_err(|e| Error::protocol(building, &e))?;
+                let client = client.unix_socket(path.as_path());
+                (client.tls_backend_preconfigured(tls), "http://incus".into())
+            }
+            Place::Remote { name, folder } => {
+                let Remote { address, tls } = Remote::read(name, folder)?;
+                let client = client.https_only(true).connect_timeout(CONNECT_LIMIT);
+                (client.tls_backend_preconfigured(tls), address)
+            }
+        };
+        let http = client.build().map_err(|e| Error::protocol(building, &e))?;
         Ok(Incus {
             http,
-            socket: socket.to_owned(),
+            place,
+            base,
             project: project.to_owned(),
         })
     }
@@ -143,19 +150,47 @@ impl Incus {
     /// A client whose server was seen to answer, to trust us, and to have the project.
     ///
     /// # Errors
-    /// [`Error::NoSocket`], [`Error::Permission`], [`Error::NoProject`] and the rest: each says the
-    /// one thing to do about it.
-    pub async fn connect(socket: &Path, project: &str) -> Result<(Incus, Server), Error> {
-        let incus = Incus::new(socket, project)?;
+    /// [`Error::NoSocket`], [`Error::Permission`], [`Error::NoProject`], [`Error::Remote`] and the
+    /// rest: each says the one thing to do about it.
+    pub async fn connect(place: impl Into<Place>, project: &str) -> Result<(Incus, Server), Error> {
+        let incus = Incus::new(place, project)?;
         let server = incus.server().await?;
-        let found = incus.get_value(&format!("/1.0/projects/{project}")).await;
-        match found {
+        match incus.get_value(&incus.project_path()).await {
             Ok(_) => Ok((incus, server)),
-            Err(Error::NotFound { .. }) => Err(Error::NoProject {
-                project: project.to_owned(),
-                known: incus.project_names().await.unwrap_or_default(),
-            }),
+            Err(Error::NotFound { .. }) => Err(incus.no_project().await),
+            // A restricted certificate is not told whether it is there.
+            Err(Error::Refused { code: 403, .. }) if !incus.place.is_local() => {
+                Err(incus.no_project().await)
+            }
             Err(other) => Err(other),
+        }
+    }
+
+    async fn no_project(&self) -> Error {
+        let known = self.project_names().await.unwrap_or_default();
+        let project = self.project.clone();
+        match &self.place {
+            Place::Socket(_) => Error::NoProject { project, known },
+            Place::Remote { name, .. } => Error::Remote(RemoteError::NoProject {
+                name: name.clone(),
+                address: self.base.clone(),
+                project,
+                known,
+            }),
+        }
+    }
+
+    fn untrusted(&self) -> Error {
+        match &self.place {
+            Place::Socket(socket) => Error::Permission {
+                socket: socket.clone(),
+            },
+            Place::Remote { name, folder } => Error::Remote(RemoteError::Untrusted {
+                name: name.clone(),
+                address: self.base.clone(),
+                certificate: remote::certificate(folder),
+                project: self.project.clone(),
+            }),
         }
     }
 
@@ -164,21 +199,28 @@ impl Incus {
         &self.project
     }
 
-    /// The socket that this client speaks through.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where it is, for people: a remote with its address.
+    pub fn told(&self) -> String {
+        match &self.place {
+            Place::Socket(path) => format!("Incus at {}", path.display()),
+            Place::Remote { name, .. } => format!("the remote {name} ({})", self.base),
+        }
     }
 
     /// Asks the server who it is, and whether it trusts us.
     ///
     /// # Errors
-    /// As every request; [`Error::Permission`] when it answers but doesn't trust us.
+    /// As every request; [`Error::Permission`] or [`RemoteError::Untrusted`] when it answers but doesn't
+    /// trust us.
     pub async fn server(&self) -> Result<Server, Error> {
         let answer = self.get_value("/1.0").await?;
         if answer.get("auth").and_then(Value::as_str) != Some("trusted") {
-            return Err(Error::Permission {
-                socket: self.socket.clone(),
-            });
+            return Err(self.untrusted());
         }
         let text = |name: &str| {
             let pointer = format!("/environment/{name}");
@@ -193,28 +235,6 @@ impl Incus {
             name: text("server_name"),
             kernel: text("kernel_version"),
         })
-    }
-
-    /// The config of the project that this client speaks for.
-    ///
-    /// # Errors
-    /// As every request.
-    pub async fn project_config(&self) -> Result<BTreeMap<String, String>, Error> {
-        let path = format!("/1.0/projects/{}", self.project);
-        let project = self.get_value(&path).await?;
-        let config = project.get("config").cloned().unwrap_or_default();
-        let config: Option<_> =
-            serde_json::from_value(config).map_err(|e| Error::protocol(&path, &e))?;
-        Ok(config.unwrap_or_default())
-    }
-
-    async fn project_names(&self) -> Result<Vec<String>, Error> {
-        let urls: Vec<String> = self.get("/1.0/projects").await?;
-        Ok(urls
-            .iter()
-            .filter_map(|u| u.rsplit('/').next())
-            .map(str::to_owned)
-            .collect())
     }
 
     /// Reads an object as a typed value.
@@ -342,7 +362,7 @@ impl Incus {
         request: &Request<'_>,
         raw_body: Option<(Vec<u8>, reqwest::header::HeaderMap)>,
     ) -> Result<reqwest::Response, Error> {
-        let url = format!("http://incus{}", request.path);
+        let url = format!("{}{}", self.base, request.path);
         let mut http = self.http.request(request.method.clone(), url);
         http = http
             .query(&[("project", &self.project)])
@@ -359,7 +379,7 @@ impl Incus {
         let asked = request.asked();
         match clock::within(REQUEST_LIMIT, http.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Error::unreachable(&self.socket, &asked, &error)),
+            Ok(Err(error)) => Err(Error::unreachable(self, &asked, &error)),
             Err(_) => Err(Error::Limit {
                 asked,
                 limit: REQUEST_LIMIT,
@@ -370,28 +390,9 @@ impl Incus {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    #[test]
-    fn the_socket_is_found_as_incus_finds_it() {
-        let env = |pairs: &'static [(&str, &str)]| {
-            move |name: &str| {
-                pairs
-                    .iter()
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, v)| v.into())
-            }
-        };
-        assert_eq!(
-            socket_path(env(&[("INCUS_SOCKET", "/a"), ("INCUS_DIR", "/b")])),
-            Path::new("/a")
-        );
-        assert_eq!(
-            socket_path(env(&[("INCUS_DIR", "/b")])),
-            Path::new("/b/unix.socket")
-        );
-        assert!(socket_path(env(&[("INCUS_SOCKET", "")])).ends_with("incus/unix.socket"));
-    }
+    use super::*;
 
     #[tokio::test]
     async fn a_missing_socket_names_the_path_and_what_to_do() {

@@ -11,6 +11,7 @@
 mod state;
 mod record;
 mod permission;
+mod timer;
 mod lock;
 mod keys;
 mod mend;
@@ -33,6 +34,7 @@ pub use permission::{DRILL_KEY, HALT_KEY, confirmed, halted, is_lab, permitted};
 pub use record::{Chore, Mended, Record};
 pub use recover::{End, Found, Recovered, Wanted, finish_chores, recover};
 pub use state::State;
+pub use timer::{TIMER_KEY, timer_ran, watched};
 pub use watchdog::{Leash, WATCHDOG_WORD, stand_watch};
 
 use lock::Locks;
@@ -57,6 +59,12 @@ impl Refusal {
             reason,
             next,
         }
+    }
+
+    /// Whether something is not there that would undo a fault (exit code 3), rather than somebody or
+    /// something having said no.
+    pub fn is_missing_tool(&self) -> bool {
+        self.reason_id == timer::NO_HOST_TIMER
     }
 }
 
@@ -97,7 +105,7 @@ pub fn clear_of_earlier_faults(
     check: &str,
 ) -> Result<(), Refusal> {
     let project = incus.project();
-    let command = format!("{check} --project {project} --recover");
+    let command = record::recover_command(check, incus.place(), project);
     for entry in state.records()? {
         let record = match entry.record {
             Ok(record) => record,
@@ -109,7 +117,8 @@ pub fn clear_of_earlier_faults(
                 return Err(Refusal::new("record-unreadable", reason, command));
             }
         };
-        let ours = record.system == system && record.project == project;
+        let here = record.place.is_same_server(incus.place());
+        let ours = record.system == system && record.project == project && here;
         if ours && !record.undo.steps.is_empty() {
             let reason = format!(
                 "the drill {} of {} broke this system ({}) and was not undone, or is still under way",

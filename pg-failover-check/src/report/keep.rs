@@ -34,7 +34,7 @@ pub fn open(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>,
         return Ok(None);
     };
     let reason = "the run has not ended, or was killed; its watchdog heals what was broken";
-    let next = format!("{CHECK} --project {} --recover", args.project);
+    let next = format!("{} --recover", args.so_far());
     let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
     let made = Folder::make(base, CHECK, clock).and_then(|folder| {
         folder.save(&Report::new(CHECK, clock, &judgement))?;

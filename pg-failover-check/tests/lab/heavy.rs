@@ -36,7 +36,7 @@ fn start(lab: &Lab, socket: &std::path::Path, kind: &str) -> Running {
 async fn matrix(kind: &str) {
     let lab = Lab::new(&format!("matrix-{}", kind.replace(':', "-"))).await;
     let socket = lab.folder.join("incus.sock");
-    let proxy = Proxy::start(&socket, lab.incus.socket());
+    let proxy = Proxy::start(&socket, lab.incus.place().socket().unwrap());
     let before = lab.as_it_is().await;
     lab.ran(&start(&lab, &socket, kind).ended());
     lab.undone_without_help(&before).await;

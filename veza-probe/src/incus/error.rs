@@ -1,9 +1,13 @@
 //! What can go wrong with Incus: what was asked, of what, Incus' own words, and what to do next.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use super::Incus;
+use super::place::{NoFolder, Place};
+use super::remote::{self, RemoteError};
 
 /// A request to Incus that gave no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +24,19 @@ pub enum Error {
         /// The socket.
         socket: PathBuf,
     },
-    /// The socket is there, but nobody answers.
-    #[error("{asked}: Incus at {} does not answer ({words}): is incusd running?", socket.display())]
+    /// A remote of the user's client can't be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// There is no client configuration that would know remotes.
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
+    /// The socket is there, or the remote is known, but nobody answers.
+    #[error("{asked}: {whom} does not answer ({words}): {next}")]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// Incus, with its place.
+        whom: String,
+        /// What to look at.
+        next: &'static str,
         /// What was asked.
         asked: String,
         /// What the system said.
@@ -98,17 +110,39 @@ impl Error {
         }
     }
 
-    pub(super) fn unreachable(socket: &Path, asked: &str, error: &reqwest::Error) -> Error {
-        let kind = io_kind(error);
-        let socket = socket.to_owned();
-        match kind {
-            Some(std::io::ErrorKind::NotFound) => Error::NoSocket { socket },
-            Some(std::io::ErrorKind::PermissionDenied) => Error::Permission { socket },
-            _ => Error::Unreachable {
-                socket,
-                asked: asked.to_owned(),
-                words: chain(error),
-            },
+    pub(super) fn unreachable(incus: &Incus, asked: &str, error: &reqwest::Error) -> Error {
+        let other = |next| Error::Unreachable {
+            whom: incus.told(),
+            next,
+            asked: asked.to_owned(),
+            words: chain(error),
+        };
+        let (name, folder) = match incus.place() {
+            Place::Socket(socket) => {
+                let kind = find(error).map(std::io::Error::kind);
+                let socket = socket.clone();
+                return match kind {
+                    Some(std::io::ErrorKind::NotFound) => Error::NoSocket { socket },
+                    Some(std::io::ErrorKind::PermissionDenied) => Error::Permission { socket },
+                    _ => other("is incusd running?"),
+                };
+            }
+            Place::Remote { name, folder } => (name.clone(), folder),
+        };
+        let (address, path) = (incus.base.clone(), remote::pin(&name, folder));
+        match find::<rustls::Error>(error) {
+            Some(tls) if *tls == remote::NOT_PINNED => RemoteError::NotPinned {
+                name,
+                address,
+                path,
+            }
+            .into(),
+            Some(tls) if *tls == remote::NOT_PROVEN => {
+                RemoteError::NotProven { name, address }.into()
+            }
+            _ => other(
+                "is incusd running there, does its core.https_address listen, and is the way open?",
+            ),
         }
     }
 
@@ -165,18 +199,27 @@ impl Error {
             Error::NoSocket { .. }
                 | Error::Permission { .. }
                 | Error::NoProject { .. }
+                | Error::Remote(_)
+                | Error::NoFolder(_)
                 | Error::Unreachable { .. }
         ) || matches!(self, Error::Refused { code: 403, .. })
     }
 }
 
-fn io_kind(error: &reqwest::Error) -> Option<std::io::ErrorKind> {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
+/// The first cause of a type; what an I/O error wraps is a cause of it, which its `source` leaves out.
+fn find<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
-        source = error.source();
+        let inner = error.downcast_ref::<std::io::Error>();
+        cause = match inner.and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     None
 }

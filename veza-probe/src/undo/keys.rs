@@ -152,8 +152,7 @@ async fn refused(incus: &Incus, record: &Record, name: &InstanceName, error: &Er
     match there.filter(|content| content.run() != Some(&record.run)) {
         Some(content) => {
             let reason = format!("{name} carries {FAULT_KEY} of {}", content.told());
-            let command = format!("{} --project {} --recover", record.check, record.project);
-            Refusal::new("fault-key-there", reason, command)
+            Refusal::new("fault-key-there", reason, record.recover_command())
         }
         None => {
             let reason = format!("setting {FAULT_KEY} on {name}: {error}");

@@ -29,12 +29,9 @@ pub(super) struct Mender<'a, C> {
 impl<C: AsyncFn(&Chore) -> Result<String, String>> Mender<'_, C> {
     /// Undoes a record: its steps, its keys, its chores, then the record itself, which stays when
     /// something of that was not done.
-    pub(super) async fn mend(&self, record: &Record) -> (Mended, Vec<HealedStep>) {
+    pub(super) async fn mend(&self, incus: &Incus, record: &Record) -> (Mended, Vec<HealedStep>) {
         let mut left = record.clone();
-        let mut healed = match Incus::new(&record.socket, &record.project) {
-            Ok(incus) => self.steps(&incus, record).await,
-            Err(error) => not_done("connect to Incus", self.clock, error.to_string()),
-        };
+        let mut healed = self.steps(incus, record).await;
         let undone = healed.undone();
         let mut words = healed.trouble();
         if undone {
@@ -45,9 +42,9 @@ impl<C: AsyncFn(&Chore) -> Result<String, String>> Mender<'_, C> {
             words = match left.chores.first() {
                 None => "everything is as it was found".to_owned(),
                 Some(chore) => format!(
-                    "all of Incus is as it was found; what is left ({}) is done by: {} --project {} \
-                     --recover",
-                    chore.name, record.check, record.project
+                    "all of Incus is as it was found; what is left ({}) is done by: {}",
+                    chore.name,
+                    record.recover_command()
                 ),
             };
         }
@@ -113,12 +110,5 @@ impl<C: AsyncFn(&Chore) -> Result<String, String>> Mender<'_, C> {
             outcome.words = format!("{}; {}", outcome.words, refusal.reason);
         }
         outcome
-    }
-}
-
-fn not_done(step: &str, clock: &Clock, words: String) -> Healed {
-    let began = clock.at();
-    Healed {
-        steps: vec![super::step(clock, step.to_owned(), began, Err(words))],
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Intent;
 use crate::clock::Clock;
 use crate::fault::{Kind, Undo};
-use crate::incus::Incus;
+use crate::incus::{Incus, Place};
 use crate::instance::InstanceName;
 
 /// The name and version of a record.
@@ -33,8 +33,8 @@ pub struct Record {
     pub check: String,
     /// The system under test.
     pub system: String,
-    /// The Incus socket that the run spoke through.
-    pub socket: std::path::PathBuf,
+    /// Where the Incus is that the run spoke to.
+    pub place: Place,
     /// The Incus project.
     pub project: String,
     /// How it was broken.
@@ -111,7 +111,7 @@ impl Record {
             run: intent.run.to_owned(),
             check: intent.check.to_owned(),
             system: plan.system.clone(),
-            socket: incus.socket().to_owned(),
+            place: incus.place().clone(),
             project: incus.project().to_owned(),
             kind: plan.kind.clone(),
             targets: plan.targets.iter().map(|t| t.instance.clone()).collect(),
@@ -126,6 +126,11 @@ impl Record {
         }
     }
 
+    /// The command that undoes it, of the program that broke it.
+    pub fn recover_command(&self) -> String {
+        recover_command(&self.check, &self.place, &self.project)
+    }
+
     /// What it broke, in words.
     pub fn plan_told(&self) -> String {
         let targets: Vec<&str> = self.targets.iter().map(InstanceName::as_str).collect();
@@ -136,6 +141,11 @@ impl Record {
     pub(super) fn others(&self) -> impl Iterator<Item = &InstanceName> {
         self.members.iter().filter(|m| !self.targets.contains(m))
     }
+}
+
+/// The command that undoes what a program broke in a project.
+pub(super) fn recover_command(check: &str, place: &Place, project: &str) -> String {
+    format!("{check}{} --project {project} --recover", place.flag())
 }
 
 impl Owner {
@@ -194,7 +204,7 @@ pub(super) mod tests {
             run: run.to_owned(),
             check: "pg-failover-check".to_owned(),
             system: "formation default/0 in project p".to_owned(),
-            socket: "/nowhere/unix.socket".into(),
+            place: Place::Socket("/nowhere/unix.socket".into()),
             project: "p".to_owned(),
             kind: Kind::Stop,
             targets: vec![name("pg-a")],

@@ -12,7 +12,7 @@ use super::state::State;
 use super::{FAULT_KEY, Refusal};
 use crate::clock::Clock;
 use crate::fault::HealedStep;
-use crate::incus::{Error, Incus};
+use crate::incus::{Error, Incus, Instance, Place};
 use crate::instance::InstanceName;
 
 /// How long one run's healing may take.
@@ -128,18 +128,17 @@ async fn cases(
         Ok(entries) => entries,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    let mut cases = by_key(incus, &instances, recovered);
     for entry in entries {
         match entry.record {
-            Ok(record) if record.project == incus.project() => {
+            Ok(record) if is_here(incus, &record, &cases) => {
                 let case = cases.entry(record.run.clone()).or_default();
                 case.on_file = true;
                 case.record = Some(record);
             }
-            Ok(record) => recovered.runs.push(alone(
-                &record.run,
-                format!("is of project {0}: --project {0} --recover", record.project),
-            )),
+            Ok(record) => recovered
+                .runs
+                .push(alone(&record.run, elsewhere(incus, &record))),
             Err(words) => {
                 let run = entry.path.file_stem().unwrap_or_default();
                 let case = cases.entry(run.to_string_lossy().into_owned()).or_default();
@@ -147,7 +146,45 @@ async fn cases(
             }
         }
     }
-    for instance in &instances {
+    Ok(Ok(cases))
+}
+
+/// Whether a record is of the project, and of the server, that is asked now: of two servers, each may
+/// have instances of the same names. A server whose keys tell of the run is the one, whichever way it
+/// is asked.
+fn is_here(incus: &Incus, record: &Record, by_key: &BTreeMap<String, Case>) -> bool {
+    let known = by_key.contains_key(&record.run);
+    record.project == incus.project() && (known || record.place.is_same_server(incus.place()))
+}
+
+/// How to ask for a run that is of another project or server.
+fn elsewhere(incus: &Incus, record: &Record) -> String {
+    let Record { project, place, .. } = record;
+    if place.is_same_server(incus.place()) {
+        return format!("is of project {project}: --project {project} --recover");
+    }
+    match place {
+        Place::Socket(socket) => {
+            let socket = socket.display();
+            format!("is of the Incus at {socket}: --project {project} --recover without --remote")
+        }
+        Place::Remote { name, folder } => {
+            let folder = folder.display();
+            format!(
+                "is of the remote {name} in {folder}: INCUS_CONF={folder} and --remote {name} --project {project} --recover"
+            )
+        }
+    }
+}
+
+/// The runs that the instances' keys tell of.
+fn by_key(
+    incus: &Incus,
+    instances: &[Instance],
+    recovered: &mut Recovered,
+) -> BTreeMap<String, Case> {
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    for instance in instances {
         match keys::of(instance) {
             Some(Content::Fault(record)) => {
                 let case = cases.entry(record.run.clone()).or_default();
@@ -172,7 +209,7 @@ async fn cases(
             None => {}
         }
     }
-    Ok(Ok(cases))
+    cases
 }
 
 fn alone(run: &str, words: String) -> Found {
@@ -226,11 +263,11 @@ async fn mended<C: AsyncFn(&Chore) -> Result<String, String>>(
     record: &Record,
     case: &Case,
 ) -> Found {
-    // The socket and project of whoever asks now, which may be another than the drill's.
+    // The way and project of whoever asks now, which may be another than the drill's.
     let mut record = record.clone();
-    incus.socket().clone_into(&mut record.socket);
+    incus.place().clone_into(&mut record.place);
     incus.project().clone_into(&mut record.project);
-    let (outcome, steps) = mender.mend(&record).await;
+    let (outcome, steps) = mender.mend(incus, &record).await;
     let mut words = format!("({}): {}", record.plan_told(), outcome.words);
     if let Some((path, why)) = case.unreadable.as_ref().filter(|_| outcome.undone) {
         let removed = mender.state.remove_file(path);
@@ -284,13 +321,14 @@ async fn without_record(incus: &Incus, run: &str, case: &Case) -> Found {
 /// what was done or why not, a line each.
 pub async fn finish_chores<C: AsyncFn(&Chore) -> Result<String, String>>(
     state: &State,
-    project: &str,
+    incus: &Incus,
     (check, chores): (&str, &C),
 ) -> Vec<String> {
     let mut told = Vec::new();
     for entry in state.records().unwrap_or_default() {
         let Ok(record) = entry.record else { continue };
-        let ours = record.check == check && record.project == project;
+        let here = record.place.is_same_server(incus.place());
+        let ours = here && record.check == check && record.project == incus.project();
         if !ours || !record.undo.steps.is_empty() {
             continue;
         }
@@ -310,4 +348,30 @@ pub async fn finish_chores<C: AsyncFn(&Chore) -> Result<String, String>>(
         }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::record;
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_server_is_left_alone_unless_this_one_has_its_keys() {
+        let incus = Incus::new(std::path::Path::new("/other.socket"), "p").unwrap();
+        let here = record("run-1");
+        let mut cases = BTreeMap::new();
+        assert!(is_here(&incus, &here, &cases), "sockets are of this host");
+        let mut there = record("run-2");
+        there.place = Place::Remote {
+            name: "far".to_owned(),
+            folder: "/c".into(),
+        };
+        assert!(!is_here(&incus, &there, &cases));
+        let words = elsewhere(&incus, &there);
+        assert!(words.contains("INCUS_CONF=/c and --remote far --project p --recover"));
+        cases.insert(there.run.clone(), Case::default());
+        assert!(is_here(&incus, &there, &cases), "asked another way");
+        there.project = "q".to_owned();
+        assert!(!is_here(&incus, &there, &cases));
+    }
 }

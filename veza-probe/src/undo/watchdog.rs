@@ -23,6 +23,7 @@ use super::record::{Chore, Mended, Owner, Record};
 use super::state::State;
 use crate::clock::{Clock, Deaf, within};
 use crate::command::Command;
+use crate::incus::Incus;
 
 /// The first argument that makes our own program a watchdog; what follows is the check's command line.
 pub const WATCHDOG_WORD: &str = "veza-watchdog";
@@ -207,6 +208,8 @@ async fn watch(check: &str, chores: impl AsyncFn(&Chore) -> Result<String, Strin
     let owner = i32::try_from(record.owner.pid).ok();
     let owner = owner.and_then(rustix::process::Pid::from_raw)?;
     let owner = rustix::process::pidfd_open(owner, rustix::process::PidfdFlags::empty()).ok()?;
+    // Before it says that it is armed: whatever becomes of a remote's certificates afterwards, it has them.
+    let incus = Incus::new(&record.place, &record.project).ok()?;
     say(&Answer::Armed(Owner::this_process()));
     let ended = listen(&clock, &mut words).await;
     let (why, undone) = match ended {
@@ -231,7 +234,7 @@ async fn watch(check: &str, chores: impl AsyncFn(&Chore) -> Result<String, Strin
         check,
         chores: &chores,
     };
-    let (outcome, _) = mender.mend(&left).await;
+    let (outcome, _) = mender.mend(&incus, &left).await;
     say(&Answer::Mended(outcome));
     Some(())
 }

@@ -128,7 +128,7 @@ async fn wait_for_answer(keep: &Keep, incus: &Incus) -> anyhow::Result<()> {
     tail.reverse();
     bail!(
         "Incus was started but does not answer at {} after {} s; its log ends:\n  {}",
-        incus.socket().display(),
+        incus.place(),
         START_LIMIT.as_secs(),
         tail.join("\n  ")
     )
@@ -203,12 +203,12 @@ async fn others_in_incus(incus: &Incus) -> anyhow::Result<Vec<String>> {
         if name != "default" {
             others.push(format!("project {name}"));
         }
-        let of_project = Incus::new(incus.socket(), name)?;
+        let of_project = Incus::new(incus.place(), name)?;
         for list in ["/1.0/instances", "/1.0/images"] {
             others.extend(list_of(&of_project, list).await?);
         }
     }
-    let default = Incus::new(incus.socket(), "default")?;
+    let default = Incus::new(incus.place(), "default")?;
     others.extend(list_of(&default, "/1.0/storage-pools").await?);
     let networks = default.get_value("/1.0/networks?recursion=1").await?;
     let networks = networks.as_array().into_iter().flatten();

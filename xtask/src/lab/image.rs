@@ -121,6 +121,8 @@ impl Image {
     }
 
     async fn import(&self, incus: &Incus, folder: &Path, alias: &str) -> anyhow::Result<()> {
+        let socket = incus.place().socket();
+        let socket = socket.context("a lab is in the Incus of this host")?;
         let client = Command::new(packages::tool("incus")?)
             .args(["--project", incus.project(), "image", "import", "--quiet"])
             .args([
@@ -131,7 +133,7 @@ impl Image {
                 alias,
             ])
             .folder(folder)
-            .env("INCUS_SOCKET", incus.socket())
+            .env("INCUS_SOCKET", socket)
             .env_remove("INCUS_REMOTE");
         client.run(BUILD_LIMIT).await?;
         Ok(())

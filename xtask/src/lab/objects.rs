@@ -82,14 +82,7 @@ async fn project(incus: &Incus, lab: &LabSpec, lab_id: &str, tale: &Tale) -> any
         Some(_) => {}
     }
     if config(&found, DRILL_KEY) != Some("allowed") {
-        // Written as a whole: Incus 6.0 takes a part of a project's config for all of it.
-        let mut body = found;
-        if let Some(config) = body.get_mut("config").and_then(Value::as_object_mut) {
-            config.insert(DRILL_KEY.to_owned(), "allowed".into());
-        }
-        incus
-            .change(Request::new(Method::PUT, path).body(&body), LIMIT)
-            .await?;
+        incus.set_project_key(DRILL_KEY, Some("allowed")).await?;
     }
     Ok(())
 }
@@ -304,7 +297,7 @@ pub async fn remove(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Result
         tale.say(&format!("removed the project {}", lab.project));
     }
     // The project of these requests is gone; networks and pools belong to the default one.
-    let default = Incus::new(incus.socket(), "default")?;
+    let default = Incus::new(incus.place(), "default")?;
     for (what, path) in [
         ("bridge", format!("/1.0/networks/{}", lab.bridge)),
         ("storage pool", format!("/1.0/storage-pools/{}", lab.pool)),

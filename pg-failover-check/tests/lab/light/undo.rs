@@ -260,7 +260,7 @@ async fn while_a_watchdog_is_still_healing_a_new_drill_is_refused() {
     let (primary, _) = lab.roles().await;
     let before = lab.as_it_is().await;
     let socket = lab.folder.join("incus.sock");
-    let proxy = Proxy::start(&socket, lab.incus.socket());
+    let proxy = Proxy::start(&socket, lab.incus.place().socket().unwrap());
     let mut command = lab.command();
     let command = command.args(SHORT).env("INCUS_SOCKET", &socket);
     let mut check = Running(Some(command.spawn().unwrap()));
