@@ -1,4 +1,6 @@
-//! What happens to the host: Incus restarts, or everything on it ends at once.
+//! What happens to the host: Incus restarts or listens, or everything on it ends at once.
+
+mod remote;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
