@@ -182,7 +182,11 @@ fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args:
         "{} on {}, kernel {}",
         server.version, server.name, server.kernel
     );
-    report.condition("Incus", incus);
+    let way = match targets.incus.place().is_local() {
+        true => String::new(),
+        false => format!(", over {}", targets.incus.told()),
+    };
+    report.condition("Incus", incus + &way);
     let delay = |m: &Member| {
         let ms = m
             .path_us

@@ -159,6 +159,7 @@ async fn refused(lab: &Lab, folder: &Path, name: &str, found: &Found) {
     let dry = run(lab, folder, &["--dry-run"]);
     dry.came_to(0, "planned", "dry-run");
     dry.says("without --dry-run it would be refused");
+    dry.says("over the remote lab (https://127.0.0.1:");
     // A run over the remote does not vouch for the host.
     let over = run(lab, folder, &["--recover", "--expired"]);
     over.came_to(0, "clean", "nothing-left");
