@@ -203,7 +203,8 @@ impl Lab {
             loop {
                 let found = self.incus.instance(&name(instance)).await;
                 let found = found.ok().filter(|i| {
-                    i.config.contains_key("user.veza.fault") && i.status != Status::Running
+                    let down = matches!(i.status, Status::Stopped | Status::Frozen);
+                    down && i.config.contains_key("user.veza.fault")
                 });
                 if found.is_some() {
                     return;
