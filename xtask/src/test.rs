@@ -60,10 +60,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = Stop::listen()?;
     let checks = chosen(&args.groups);
     let built = cargo::build(&["test", "--workspace", "--all-targets", "--no-run"], &stop).await;
+    // That builds examples as tests of themselves; lab tests run them as the programs that they are.
+    let examples = cargo::build(&["build", "--workspace", "--examples"], &stop).await;
     if let Some(signal) = stop.requested() {
         return Ok(stopped(signal));
     }
     let tests = listed(&checks, &built?).await?;
+    examples?;
     let story = Story::new(false);
     let groups = groups(&tests);
     let up = lab::ensure_up(&groups, &story, !args.no_install);
