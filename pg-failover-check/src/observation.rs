@@ -236,6 +236,8 @@ impl Watch {
         stop: &mut Stop,
     ) -> Ended {
         if !fault.plan.kind.breaks() {
+            // A control run promises that no probe fails: not one is left out of its judgement.
+            self.steady_from = 0;
             return self.pause(CONTROL, stop).await;
         }
         let deadline = fault.called.plus(limit);
