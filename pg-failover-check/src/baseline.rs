@@ -186,10 +186,19 @@ async fn place(
             );
             return Err(refused("instance-not-running", reason));
         }
+        if args.observe_from.as_ref() == Some(&instance) {
+            let reason = format!(
+                "--observe-from {instance}: node {} runs there, and clients don't; a node that is \
+                 broken observes nothing",
+                node.name
+            );
+            return Err(refused("observer-in-node", reason));
+        }
         let address = std::net::SocketAddr::new(found.address.into(), node.port);
         let at = Target {
             name: node.host.clone(),
             address,
+            way: targets.way(),
         };
         placed.push((node.clone(), instance, at));
     }
@@ -223,8 +232,12 @@ async fn client_hosts(
     }
     let mut hosts = Vec::new();
     for host in &client.login.conninfo.hosts {
-        let at = targets::locate(&host.name, host.hostaddr, host.port, &targets.instances).await;
-        hosts.push(at.map_err(|e| refused("client-host-unknown", e.to_string()))?);
+        let (instances, way) = (&targets.instances, targets.way());
+        let at = targets::locate(&host.name, host.hostaddr, host.port, instances, way);
+        hosts.push(
+            at.await
+                .map_err(|e| refused("client-host-unknown", e.to_string()))?,
+        );
     }
     Ok(hosts)
 }

@@ -141,6 +141,11 @@ pub struct Args {
     #[arg(long, env = "VEZA_PROBE_LIMIT_MS", value_name = "MS", default_value = "1000", value_parser = milliseconds)]
     pub limit: Duration,
 
+    /// Where the network of the service is not reached from here: observes from inside this running
+    /// instance. This program is put there for as long as it runs; it must be no node of the formation.
+    #[arg(long, env = "VEZA_OBSERVE_FROM", value_name = "INSTANCE")]
+    pub observe_from: Option<InstanceName>,
+
     /// Probes without writing: asks each connection whether it would take a write. Says nothing about
     /// lost writes or two primaries: their gates are off.
     #[arg(long, env = "PGAF_READ_ONLY")]

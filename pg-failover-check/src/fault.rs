@@ -61,7 +61,8 @@ pub async fn plan(
     if let Some(refusal) = unwatched.as_ref().filter(|_| !args.dry_run) {
         return Err(of_undo(refusal));
     }
-    let (system, pulse) = (system(args), pulse(primary));
+    let observer = args.observe_from.as_ref();
+    let (system, pulse) = (system(args), pulse(primary, observer));
     let prepared = fault::prepare(
         &targets.incus,
         &system,
@@ -131,11 +132,12 @@ pub fn cuts_off(plan: &Plan) -> bool {
     plan.kind == Kind::Partition
 }
 
-fn pulse(member: &Member) -> Pulse {
+fn pulse(member: &Member, observer: Option<&InstanceName>) -> Pulse {
     Pulse {
         name: member.node.name.clone(),
         address: member.at.address,
         protocol: Protocol::Postgres,
+        from: observer.cloned(),
     }
 }
 
@@ -239,7 +241,8 @@ pub async fn inject(
 
 async fn look(clock: &Clock, baseline: &Baseline) -> Option<Evidence> {
     let primary = baseline.primary();
-    let silent = pulse(primary).ask(ANSWER_LIMIT).await.err()?;
+    let asked = pulse(primary, None);
+    let silent = asked.ask(&primary.at.way, ANSWER_LIMIT).await.err()?;
     Some(Evidence {
         at: clock.at(),
         target: format!("{} gives no protocol answer ({silent})", primary.node.name),
@@ -266,16 +269,19 @@ async fn restarted(
 
 /// A member that answers over the same path: without one, silence may be our own blindness.
 async fn control(baseline: &Baseline) -> Option<String> {
-    let nodes = baseline.others().map(pulse);
+    let nodes = baseline
+        .others()
+        .map(|node| (pulse(node, None), &node.at.way));
     // The monitor speaks the same protocol over the same network: it still tells our own blindness
     // from the target's silence when no other node is left.
     let monitor = Pulse {
         name: "the monitor".to_owned(),
         address: baseline.monitor.at.address,
         protocol: Protocol::Postgres,
+        from: None,
     };
-    for pulse in nodes.chain([monitor]) {
-        if let Ok(word) = pulse.ask(ANSWER_LIMIT).await {
+    for (pulse, way) in nodes.chain([(monitor, &baseline.monitor.at.way)]) {
+        if let Ok(word) = pulse.ask(way, ANSWER_LIMIT).await {
             return Some(format!("{} answers ({word})", pulse.name));
         }
     }

@@ -17,6 +17,7 @@ use veza_probe::clock::{Clock, Signal, Stop};
 use veza_probe::environment;
 use veza_probe::fault::{Fault, Healed, HealedStep, Plan};
 use veza_probe::incus::Incus;
+use veza_probe::outpost::{self, OUTPOST_WORD};
 use veza_probe::report::{Folder, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::{self, End, Journal, Leash, Recovered, WATCHDOG_WORD, guarded};
@@ -24,6 +25,7 @@ use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
 use cli::{Args, CHECK, Format, Parsed};
+use observation::heartbeat::NodeClient;
 use observation::{Observation, Watch};
 use report::{Gathered, keep, missing};
 use targets::{Targets, of_incus, of_undo};
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|word| word == WATCHDOG_WORD) {
         args.remove(1);
         return stand_watch(args);
+    }
+    if args.get(1).is_some_and(|word| word == OUTPOST_WORD) {
+        return outpost::stand(NodeClient::unpack);
     }
     let entered = environment::enter(&args, &cli::variables(), |name| std::env::var_os(name));
     if let Err(error) = entered {
@@ -201,7 +206,9 @@ impl Run<'_> {
         };
         let run = undo::run_id(&self.clock);
         let schema = (!self.args.read_only).then(|| observation::heartbeat::schema(&run));
-        let chore = |schema: &String| observation::heartbeat::chore(&ready.baseline, schema);
+        let observer = self.args.observe_from.as_ref();
+        let chore =
+            |schema: &String| observation::heartbeat::chore(&ready.baseline, observer, schema);
         let chores = schema.iter().map(chore).collect();
         let opened = fault::journal(
             &ready.targets,
@@ -218,7 +225,7 @@ impl Run<'_> {
         ready.notes.extend(self.finish_chores(&ready.targets).await);
         let watch = observation::start(
             &self.clock,
-            (&ready.baseline, schema.as_deref()),
+            (&ready.targets, &ready.baseline, schema.as_deref()),
             self.args,
             &self.story,
             &mut self.stop,
@@ -237,7 +244,7 @@ impl Run<'_> {
     }
 
     async fn look(&self) -> Result<Ready, Untouched> {
-        let targets = targets::resolve(self.args).await?;
+        let targets = targets::resolve(&self.clock, self.args).await?;
         let clear = undo::clear_of_earlier_faults(
             &targets.state,
             &targets.incus,
@@ -450,7 +457,8 @@ impl Run<'_> {
         let healed = done.healed.as_ref();
         let began = healed.and_then(|h| h.steps.first()).map(|s| s.began);
         let undone = healed.is_some_and(Healed::undone) && ready.plan.kind.breaks();
-        let goes_on = done.bug.is_none() && done.halted.is_none();
+        // Without its observer nothing more will be seen.
+        let goes_on = done.bug.is_none() && done.halted.is_none() && watch.lost().is_none();
         if let Some(began) = began.filter(|_| undone && goes_on)
             && self.stop.requested().is_none()
         {

@@ -13,6 +13,7 @@ use veza_probe::fault::Fault;
 use veza_probe::incus::Incus;
 use veza_probe::ledger::{self, Attempt, Ledger};
 use veza_probe::outage;
+use veza_probe::outpost::Outpost;
 use veza_probe::postgres;
 use veza_probe::prober::{Connector, Prober, Sample, Shape};
 use veza_probe::report::{Event, Untouched};
@@ -23,7 +24,7 @@ use crate::baseline::client::postmaster_started;
 use crate::baseline::{Baseline, refused};
 use crate::cli::{self, Args};
 use crate::fault::STEADY_LIMIT;
-use crate::targets;
+use crate::targets::{self, Targets};
 use follower::{Follower, Record};
 use heartbeat::{Heartbeat, NodeClient};
 use rivals::{Asker, Rivals};
@@ -73,6 +74,8 @@ pub struct Observation {
     /// The number of the first sample that counts for outages: those before it are of a client that
     /// had not become steady.
     pub steady_from: u64,
+    /// Why the samples end before their time.
+    pub lost: Option<String>,
     /// How each host's connector fared.
     pub connectors: Vec<Connector>,
     /// What the monitor said.
@@ -98,7 +101,7 @@ pub struct Observation {
 /// is left behind then.
 pub async fn start(
     clock: &Clock,
-    (baseline, schema): (&Baseline, Option<&str>),
+    (targets, baseline, schema): (&Targets, &Baseline, Option<&str>),
     args: &Args,
     story: &Story,
     stop: &mut Stop,
@@ -111,9 +114,15 @@ pub async fn start(
         table: heartbeat.table(),
         limit: shape.connect_limit(),
     };
-    let hosts = baseline.client_hosts.iter().map(client).collect();
+    let hosts: Vec<NodeClient> = baseline.client_hosts.iter().map(client).collect();
     let first_due = clock.at().plus(CONNECT_FIRST);
-    let prober = Prober::start(*clock, shape, hosts, first_due);
+    let prober = match &targets.outpost {
+        None => Prober::start(*clock, shape, hosts, first_due),
+        Some(outpost) => {
+            let carried = heartbeat::pack(hosts)?;
+            outpost.probe(*clock, carried, shape, first_due)
+        }
+    };
     let follower = Follower::start(*clock, story.clone(), &baseline.monitor);
     let rivals = heartbeat.rivals();
     let rivals = rivals.map(|table| Rivals::start(*clock, baseline, table));
@@ -187,12 +196,22 @@ impl Watch {
         let steady_from = self.steady_from;
         let count = |samples: &[Sample]| samples.iter().filter(|s| s.number >= steady_from).count();
         let due = self.prober.inspect(count);
+        if let Some(words) = self.lost() {
+            return Some(words);
+        }
         if due == 0 && stop.requested().is_none() {
             return Some("no probe was answered before the fault".to_owned());
         }
         self.story
             .say(&format!("client writes: {due} probes, none failed"));
         None
+    }
+
+    /// Why nothing more is known of the probes, where another process issues them.
+    pub fn lost(&self) -> Option<String> {
+        self.prober.lost().then(|| {
+            "the observer was lost: what the client saw since then is not known".to_owned()
+        })
     }
 
     fn connector_errors(&self) -> Vec<String> {
@@ -246,6 +265,9 @@ impl Watch {
         let mut told = false;
         loop {
             let (failed, back) = self.service(fault.called);
+            if self.prober.lost() {
+                return Ended::Limit;
+            }
             if failed && !told {
                 self.story.say("client: writes fail");
                 told = true;
@@ -317,6 +339,7 @@ impl Watch {
             action: self.heartbeat.action(),
             samples: self.prober.so_far().samples,
             steady_from: self.steady_from,
+            lost: self.lost(),
             connectors: self.prober.connectors(),
             record: self.follower.inspect(Record::clone),
             rivals: self.rivals.as_ref().map(Rivals::so_far).unwrap_or_default(),
@@ -330,7 +353,7 @@ impl Watch {
     /// Stops probing and following, reads what became of the writes, and takes the heartbeat's table
     /// away.
     pub async fn finish(self, baseline: &Baseline) -> Observation {
-        let connectors = self.prober.connectors();
+        let (connectors, lost) = (self.prober.connectors(), self.lost());
         let samples = self.prober.finish().await;
         let record = self.follower.finish();
         let rivals = match self.rivals {
@@ -354,6 +377,7 @@ impl Watch {
             action,
             samples,
             steady_from: self.steady_from,
+            lost,
             connectors,
             record,
             rivals,
@@ -411,7 +435,17 @@ async fn rivals_lost(
 /// # Errors
 /// What stood in the way.
 pub async fn chore(args: &Args, chore: &Chore) -> Result<String, String> {
-    heartbeat::do_chore(chore, |hosts, dbname| {
+    // Alive until the chore is done.
+    let mut outpost = None;
+    if let Some(instance) = heartbeat::observer(chore) {
+        let (incus, _) = targets::incus_only(args)
+            .await
+            .map_err(|untouched| untouched.judgement.reason)?;
+        let opened = Outpost::open(&incus, &Clock::start(), &instance).await;
+        outpost = Some(opened.map_err(|error| error.to_string())?);
+    }
+    let way = outpost.as_ref().map(Outpost::way).unwrap_or_default();
+    heartbeat::do_chore(chore, &way, |hosts, dbname| {
         let access = match &args.formation_conninfo {
             Some(conninfo) => targets::access(conninfo.clone(), "PGAF_FORMATION"),
             None => targets::access_to_nodes(hosts, dbname),

@@ -164,6 +164,13 @@ pub fn assemble(clock: &Clock, args: &Args, judgement: &Judgement, run: Gathered
     report
         .tables
         .push(formation::table("Nodes before", &before, instance));
+    let lost = run.observation.and_then(|seen| seen.lost.as_ref());
+    if let Some(outpost) = run.targets.outpost.as_ref().filter(|_| lost.is_some()) {
+        let (instance, words) = (&outpost.instance, outpost.told());
+        report
+            .notes
+            .push(format!("the observer inside {instance}: {words}"));
+    }
     if let Some(observation) = run.observation {
         observed(&mut report, args, run.baseline, observation);
         if let Some(look) = observation.record.looks.last() {
@@ -194,11 +201,17 @@ fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args:
         format!("{} {ms} ms", m.node.name)
     };
     let delays: Vec<_> = baseline.members.iter().map(delay).collect();
-    let vantage = format!(
-        "the host of this tool, directly to the nodes; TCP handshake {}",
-        delays.join(", ")
-    );
-    report.condition("vantage", vantage);
+    match &targets.outpost {
+        None => report.condition("vantage", "the host of this tool, directly to the nodes"),
+        Some(outpost) => {
+            let vantage = format!("inside {}, directly to the nodes", outpost.instance);
+            report.condition("vantage", vantage);
+            let error_ms = outpost.offset.error_us as f64 / 1e3;
+            let known = format!("known here to ±{error_ms:.2} ms, measured over Incus");
+            report.condition("observer's clock", known);
+        }
+    }
+    report.condition("TCP handshake", delays.join(", "));
     let hosts: Vec<_> = baseline
         .client_hosts
         .iter()

@@ -6,11 +6,14 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
-use veza_probe::incus::{self, Incus, Instance, Place, Server};
+use veza_probe::clock::Clock;
+use veza_probe::incus::{self, Incus, Instance, Place, Server, Status};
+use veza_probe::outpost::Outpost;
 use veza_probe::postgres::{Conninfo, Login, Target, Tls};
 use veza_probe::report::Untouched;
 use veza_probe::undo::{Refusal, State};
 use veza_probe::verdict::{Judgement, Verdict};
+use veza_probe::way::Way;
 
 use crate::cli::Args;
 
@@ -41,6 +44,15 @@ pub struct Targets {
     pub monitor_at: Target,
     /// The formation as the client knows it; none when it is to be made from the monitor's nodes.
     pub formation: Option<Access>,
+    /// The observer in an instance, where one was asked for: everything is reached through it.
+    pub outpost: Option<Outpost>,
+}
+
+impl Targets {
+    /// How the service is reached.
+    pub fn way(&self) -> Way {
+        self.outpost.as_ref().map(Outpost::way).unwrap_or_default()
+    }
 }
 
 /// Finds Incus, the monitor's address, and the logins.
@@ -48,7 +60,7 @@ pub struct Targets {
 /// # Errors
 /// Missing tool when Incus, its socket or the project is not there; refused when the monitor's
 /// address can't be found; usage when variables make no login.
-pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
+pub async fn resolve(clock: &Clock, args: &Args) -> Result<Targets, Untouched> {
     let (incus, server) = connect(args).await?;
     let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
     let project_config = incus.project_config().await;
@@ -65,7 +77,9 @@ pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
     let Some(host) = monitor.login.conninfo.hosts.first() else {
         return Err(usage("the monitor's URI names no host".to_owned()));
     };
-    let monitor_at = locate(&host.name, host.hostaddr, host.port, &instances)
+    let outpost = outpost(clock, &incus, args, &instances).await?;
+    let way = outpost.as_ref().map(Outpost::way).unwrap_or_default();
+    let monitor_at = locate(&host.name, host.hostaddr, host.port, &instances, way)
         .await
         .map_err(|e| unfound("monitor-address-unknown", &e.to_string()))?;
     Ok(Targets {
@@ -77,6 +91,35 @@ pub async fn resolve(args: &Args) -> Result<Targets, Untouched> {
         monitor,
         monitor_at,
         formation,
+        outpost,
+    })
+}
+
+/// The observer in the instance that was named.
+async fn outpost(
+    clock: &Clock,
+    incus: &Incus,
+    args: &Args,
+    instances: &[Instance],
+) -> Result<Option<Outpost>, Untouched> {
+    let Some(name) = &args.observe_from else {
+        return Ok(None);
+    };
+    let next = format!("incus --project {} list", args.project);
+    match instances.iter().find(|instance| instance.name == *name) {
+        Some(instance) if instance.status == Status::Running => {}
+        found => {
+            let is = found.map_or("there is none in this project".to_owned(), |found| {
+                format!("it is {}", found.status)
+            });
+            let reason = format!("--observe-from {name} needs a running instance, and {is}");
+            return Err(Judgement::new(Verdict::MissingTool, "no-observer", reason, next).into());
+        }
+    }
+    let opened = Outpost::open(incus, clock, name).await;
+    opened.map(Some).map_err(|error| {
+        let reason = format!("--observe-from {name}: {error}");
+        Judgement::new(Verdict::MissingTool, "no-observer", reason, next).into()
     })
 }
 
@@ -109,6 +152,7 @@ pub async fn locate(
     hostaddr: Option<IpAddr>,
     port: u16,
     instances: &[Instance],
+    way: Way,
 ) -> Result<Target, address::Error> {
     let ip = match hostaddr {
         Some(ip) => ip,
@@ -117,6 +161,7 @@ pub async fn locate(
     Ok(Target {
         name: host.to_owned(),
         address: SocketAddr::new(ip, port),
+        way,
     })
 }
 

@@ -84,6 +84,7 @@ impl Seen {
         self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
         let spacing = observation.shape.spacing();
         self.blind = match Lateness::of(samples) {
+            _ if observation.lost.is_some() => observation.lost.clone(),
             None => Some("no probe has an outcome".to_owned()),
             Some(lateness) if lateness.blind(spacing) => Some(format!(
                 "1 probe in 100 was sent more than {:.1} ms late by our own fault, with {:.0} ms \

@@ -525,7 +525,7 @@ async fn attempt(incus: &Incus, step: &UndoStep) -> Tried {
             unit,
             invocation,
         } => systemd::start(incus, target, unit, invocation.as_deref()).await,
-        UndoStep::Answers { pulse } => match pulse.ask(PULSE_LIMIT).await {
+        UndoStep::Answers { pulse } => match pulse.ask_to_heal(incus, PULSE_LIMIT).await {
             Ok(words) => Ok(Progress::Done(words)),
             Err(words) => Ok(Progress::NotYet(words)),
         },

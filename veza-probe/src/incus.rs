@@ -8,6 +8,7 @@ mod remote;
 mod error;
 mod project;
 mod exec;
+mod attach;
 mod files;
 mod instances;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use crate::clock;
 
+pub use attach::Attached;
 pub use error::Error;
 pub use exec::ExecOutput;
 pub use files::FileKind;

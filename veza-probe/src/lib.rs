@@ -11,12 +11,14 @@ pub mod environment;
 pub mod instance;
 pub mod incus;
 pub mod address;
+pub mod way;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod pulse;
 pub mod fault;
 pub mod undo;
 pub mod prober;
+pub mod outpost;
 pub mod outage;
 pub mod ledger;
 pub mod tenure;

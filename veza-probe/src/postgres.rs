@@ -18,7 +18,9 @@ mod login;
 mod tls;
 mod failure;
 mod connect;
+mod carried;
 
+pub use carried::Carried;
 pub use connect::{Driver, Messages, Session, Target, connect, connect_first, suits, writable};
 pub use conninfo::{Conninfo, Host};
 pub use failure::{Error, Kind, Said, Step};

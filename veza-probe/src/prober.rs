@@ -8,6 +8,8 @@
 //! This module makes samples; what they mean is said in `outage`.
 
 mod shape;
+mod lateness;
+mod fed;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -24,6 +26,9 @@ use tokio::task::JoinSet;
 
 use crate::clock::{At, Clock, micros, within};
 
+pub use fed::{Batch, Batches};
+pub use lateness::Lateness;
+pub(crate) use lateness::percentile;
 pub use shape::{Shape, ShapeError};
 
 /// The longest text that a sample keeps of an error, in characters: a long outage has thousands.
@@ -174,42 +179,6 @@ pub struct SoFar {
     pub in_flight: u64,
 }
 
-/// How late our own probes were dispatched, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lateness {
-    /// Half of them were at most this late.
-    pub p50_us: i64,
-    /// 99 of 100 were at most this late.
-    pub p99_us: i64,
-    /// None was later.
-    pub max_us: i64,
-}
-
-impl Lateness {
-    /// The lateness of all samples; none when there are none, which says nothing good.
-    pub fn of(samples: &[Sample]) -> Option<Lateness> {
-        let mut values: Vec<i64> = samples.iter().map(Sample::lateness_us).collect();
-        values.sort_unstable();
-        Some(Lateness {
-            p50_us: percentile(&values, 50)?,
-            p99_us: percentile(&values, 99)?,
-            max_us: *values.last()?,
-        })
-    }
-
-    /// Whether the observer was blind: probes came so late that due instants mean nothing.
-    pub fn blind(&self, spacing: Duration) -> bool {
-        self.p99_us > micros(spacing)
-    }
-}
-
-/// The smallest value that at least `percent` of 100 values don't exceed (nearest rank, no
-/// interpolation); `sorted` is in ascending order.
-pub(crate) fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
-}
-
 /// Probes under way. Dropping it ends its tasks and closes its connections.
 #[derive(Debug)]
 pub struct Prober {
@@ -327,6 +296,8 @@ struct Log {
     issued: u64,
     connectors: Vec<Connector>,
     panicked: bool,
+    /// Whether another process issued the probes, and is gone.
+    lost: bool,
     /// The first panic, until it is resumed.
     panic: Option<Box<dyn Any + Send>>,
 }
@@ -345,6 +316,7 @@ impl Store {
             issued: 0,
             connectors,
             panicked: false,
+            lost: false,
             panic: None,
         };
         Store {

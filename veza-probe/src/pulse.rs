@@ -8,9 +8,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::clock::within;
+use crate::incus::Incus;
+use crate::instance::InstanceName;
+use crate::way::{Options, Way};
 
 /// A protocol whose servers can be asked for a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +33,9 @@ pub struct Pulse {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// The instance to ask from, where whoever heals may not reach the server's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<InstanceName>,
 }
 
 impl fmt::Display for Pulse {
@@ -44,22 +49,60 @@ impl Pulse {
     ///
     /// # Errors
     /// What happened instead of an answer within `limit`.
-    pub async fn ask(&self, limit: Duration) -> Result<String, String> {
+    pub async fn ask(&self, way: &Way, limit: Duration) -> Result<String, String> {
         let asked = match self.protocol {
-            Protocol::Postgres => within(limit, postgres(self.address)).await,
+            Protocol::Postgres => within(limit, postgres(way, self.address)).await,
         };
         let answered = asked.map_err(|elapsed| elapsed.to_string())?;
         answered.map_err(|error| error.to_string())
     }
+
+    /// Asks once as whoever heals can: from here, or with bash from inside the instance that was named.
+    ///
+    /// # Errors
+    /// As [`Pulse::ask`].
+    pub async fn ask_to_heal(&self, incus: &Incus, limit: Duration) -> Result<String, String> {
+        let Some(instance) = &self.from else {
+            return self.ask(&Way::Here, limit).await;
+        };
+        let (ip, port) = (
+            self.address.ip().to_string(),
+            self.address.port().to_string(),
+        );
+        let question = match self.protocol {
+            Protocol::Postgres => POSTGRES.map(|byte| format!("\\{byte:03o}")).concat(),
+        };
+        let script =
+            format!("exec 3<>/dev/tcp/$0/$1 && printf '{question}' >&3 && head --bytes=1 <&3");
+        let argv = ["bash", "-c", &script, &ip, &port];
+        let done = incus.exec(instance, &argv, limit).await;
+        let done = done.map_err(|error| error.to_string())?;
+        match done.stdout.chars().next() {
+            Some(byte) => Ok(format!("{}, asked from {instance}", told(byte))),
+            None if [124, 137].contains(&done.code) => {
+                let limit_s = limit.as_secs_f64();
+                Err(format!(
+                    "no answer within {limit_s:.1} s, asked from {instance}"
+                ))
+            }
+            None => Err(format!("asked from {instance}: {}", done.stderr.trim())),
+        }
+    }
 }
 
-async fn postgres(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    // Length 8, then the code 80877103.
-    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+/// The request for TLS: length 8, then the code 80877103.
+const POSTGRES: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+async fn postgres(way: &Way, address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = way.dial(address, &Options::default()).await?;
+    stream.write_all(&POSTGRES).await?;
     let byte = stream.read_u8().await?;
-    let shown = char::from(byte).escape_default();
-    Ok(format!("'{shown}' to the request for TLS"))
+    Ok(told(char::from(byte)))
+}
+
+fn told(byte: char) -> String {
+    let shown = byte.escape_default();
+    format!("'{shown}' to the request for TLS")
 }
 
 #[cfg(test)]
@@ -73,6 +116,7 @@ mod tests {
             name: "pg".into(),
             address,
             protocol: Protocol::Postgres,
+            from: None,
         }
     }
 
@@ -81,7 +125,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // The kernel completes the handshake; nobody reads.
-        let silent = pulse(address).ask(LIMIT).await;
+        let silent = pulse(address).ask(&Way::Here, LIMIT).await;
         assert_eq!(silent, Err("no answer within 0.2 s".to_owned()));
         let server = async {
             loop {
@@ -95,7 +139,7 @@ mod tests {
         let asked = pulse(address);
         let answer = tokio::select! {
             () = server => None,
-            answer = asked.ask(LIMIT) => Some(answer),
+            answer = asked.ask(&Way::Here, LIMIT) => Some(answer),
         };
         assert_eq!(answer, Some(Ok("'N' to the request for TLS".to_owned())));
     }
@@ -105,7 +149,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let refused = pulse(address).ask(LIMIT).await.unwrap_err();
+        let refused = pulse(address).ask(&Way::Here, LIMIT).await.unwrap_err();
         assert!(refused.contains("refused"), "{refused}");
     }
 }

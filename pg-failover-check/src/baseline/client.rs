@@ -53,7 +53,7 @@ async fn open(client: &Access, at: &Target) -> Result<Session, Untouched> {
                 "{error}; the monitor calls this node healthy, so it is the way \
                                   from here that is closed"
             );
-            let next = "run the check where clients run, or open the way";
+            let next = "run the check where clients run, open the way, or --observe-from INSTANCE";
             Judgement::new(Verdict::MissingTool, "address-unreachable", reason, next).into()
         }
         Kind::Credentials => refused("client-credentials-refused", error.to_string()),
@@ -62,13 +62,12 @@ async fn open(client: &Access, at: &Target) -> Result<Session, Untouched> {
     })
 }
 
-/// How long a TCP handshake takes from here: the fastest of three, in microseconds.
+/// How long a TCP handshake takes from where it is observed: the fastest of three, in microseconds.
 async fn path_delay(clock: &Clock, at: &Target) -> Option<i64> {
     let mut fastest = None;
     for _ in 0..3 {
-        let sent = clock.at();
-        if let Ok(Ok(_)) = within(LIMIT, tokio::net::TcpStream::connect(at.address)).await {
-            let took_us = clock.at().us_since(sent);
+        let handshake = at.way.handshake_us(clock, at.address);
+        if let Ok(Ok(took_us)) = within(LIMIT, handshake).await {
             fastest = Some(fastest.map_or(took_us, |f: i64| f.min(took_us)));
         }
     }

@@ -231,6 +231,11 @@ async fn measure_offset(clock: &Clock, client: &Client) -> Result<Offset, tokio_
 }
 
 fn unusable(error: &Error) -> Untouched {
+    if error.is_no_way() {
+        let next = "run the check where clients run, open the way, or --observe-from INSTANCE";
+        let (id, words) = ("address-unreachable", error.to_string());
+        return Judgement::new(Verdict::MissingTool, id, words, next).into();
+    }
     let reason_id = match error.kind() {
         Kind::Credentials => "monitor-credentials-refused",
         Kind::Tls => "monitor-tls-refused",

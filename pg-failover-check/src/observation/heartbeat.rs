@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, Statement};
 use veza_probe::clock::within;
-use veza_probe::postgres::{self, Error, Session, Target, writable};
+use veza_probe::instance::InstanceName;
+use veza_probe::postgres::{self, Carried, Error, Session, Target, TlsError, writable};
 use veza_probe::prober::{ActError, Host};
 use veza_probe::report::Untouched;
 use veza_probe::undo::Chore;
+use veza_probe::way::Way;
 
 use crate::baseline::{Baseline, refused};
 use crate::targets::Access;
@@ -30,12 +32,13 @@ pub fn schema(run: &str) -> String {
 }
 
 /// The chore that drops a run's schema, with all that a later process needs to know.
-pub fn chore(baseline: &Baseline, schema: &str) -> Chore {
+pub fn chore(baseline: &Baseline, observer: Option<&InstanceName>, schema: &str) -> Chore {
     let hosts: Vec<_> = baseline.client_hosts.iter().map(place).collect();
     let about = json!({
         "schema": schema,
         "hosts": hosts,
         "dbname": baseline.client.login.dbname,
+        "from": observer,
     });
     Chore {
         name: DROP_SCHEMA.to_owned(),
@@ -63,6 +66,15 @@ struct About {
     schema: String,
     hosts: Vec<Place>,
     dbname: String,
+    /// The instance to do it from, where the network is not reached otherwise.
+    #[serde(default)]
+    from: Option<InstanceName>,
+}
+
+/// The instance that a chore has to be done from, if one is named.
+pub fn observer(chore: &Chore) -> Option<InstanceName> {
+    let about: About = serde_json::from_value(chore.about.clone()).ok()?;
+    about.from
 }
 
 /// Does a chore of an earlier run: `login` makes the client's login for these hosts and this
@@ -72,6 +84,7 @@ struct About {
 /// What stood in the way.
 pub async fn do_chore(
     chore: &Chore,
+    way: &Way,
     login: impl Fn(&[(String, u16)], &str) -> Result<Access, String>,
 ) -> Result<String, String> {
     if chore.name != DROP_SCHEMA {
@@ -94,6 +107,7 @@ pub async fn do_chore(
         .map(|host| Target {
             name: host.name,
             address: host.address,
+            way: way.clone(),
         })
         .collect();
     let sql = format!(
@@ -230,6 +244,59 @@ pub struct NodeClient {
     pub limit: Duration,
 }
 
+/// A client on its way to a process in an instance.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    place: Place,
+    access: Carried,
+    table: Option<String>,
+    limit: Duration,
+}
+
+/// Packs clients for a process in an instance; with their names.
+///
+/// # Errors
+/// Refused when a file that they need can't be read.
+pub fn pack(clients: Vec<NodeClient>) -> Result<(Value, Vec<String>), Untouched> {
+    let names = clients.iter().map(|c| c.at.name.clone()).collect();
+    let packed = clients.into_iter().map(|client| {
+        let access = Carried::pack(&client.access.login, &client.at)?;
+        Ok(Packed {
+            place: place(&client.at),
+            access,
+            table: client.table,
+            limit: client.limit,
+        })
+    });
+    let packed: Result<Vec<Packed>, TlsError> = packed.collect();
+    let packed = packed.map_err(|e| refused("client-cannot-connect", e.to_string()))?;
+    Ok((json!(packed), names))
+}
+
+impl NodeClient {
+    /// The clients again, in the instance.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn unpack(packed: Value) -> Result<Vec<NodeClient>, String> {
+        let packed: Vec<Packed> = serde_json::from_value(packed).map_err(|e| e.to_string())?;
+        let clients = packed.into_iter().map(|packed| {
+            let (login, tls) = packed.access.unpack()?;
+            Ok(NodeClient {
+                at: Target {
+                    name: packed.place.name,
+                    address: packed.place.address,
+                    way: Way::Here,
+                },
+                access: Access { login, tls },
+                table: packed.table,
+                limit: packed.limit,
+            })
+        });
+        clients.collect()
+    }
+}
+
 /// A standing connection that takes writes.
 pub struct Standing {
     session: Session,
@@ -339,7 +406,7 @@ mod tests {
             (chore(DROP_SCHEMA, "veza_drill_1; drop"), "not the schema"),
             (chore(DROP_SCHEMA, "veza_drill_1"), "must not be asked"),
         ] {
-            let refused = do_chore(&chore, login).await.unwrap_err();
+            let refused = do_chore(&chore, &Way::Here, login).await.unwrap_err();
             assert!(refused.contains(word), "{refused}");
         }
     }

@@ -1,5 +1,6 @@
 //! What happens to the host: Incus restarts or listens, or everything on it ends at once.
 
+mod observer;
 mod remote;
 
 use std::path::Path;

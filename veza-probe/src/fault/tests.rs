@@ -154,6 +154,7 @@ fn one_of_each() -> Vec<UndoStep> {
         },
         UndoStep::Answers {
             pulse: Pulse {
+                from: None,
                 name: "pg-a".into(),
                 address: "198.18.0.12:5432".parse().unwrap(),
                 protocol: crate::pulse::Protocol::Postgres,

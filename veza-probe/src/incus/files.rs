@@ -37,6 +37,27 @@ impl Incus {
         Ok(bytes.into())
     }
 
+    /// The names in a folder of an instance.
+    ///
+    /// # Errors
+    /// As [`Incus::read_file`]; [`Error::Protocol`] when it is no folder.
+    pub async fn list_folder(&self, name: &InstanceName, path: &str) -> Result<Vec<String>, Error> {
+        let asked = format!("listing {path} in {name}");
+        let bytes = self.read_file(name, path).await?;
+        let listed: Listed =
+            serde_json::from_slice(&bytes).map_err(|e| Error::protocol(&asked, &e))?;
+        Ok(listed.metadata)
+    }
+
+    /// Removes a file, or an empty folder, of an instance.
+    ///
+    /// # Errors
+    /// As every request; [`Error::NotFound`] when it is not there.
+    pub async fn remove_file(&self, name: &InstanceName, path: &str) -> Result<(), Error> {
+        let request = files(Method::DELETE, name, path);
+        self.send(&request).await.map(drop)
+    }
+
     /// Writes a file or makes a folder in an instance. `mode` is octal, such as `0o644`.
     ///
     /// # Errors
@@ -75,6 +96,12 @@ impl Incus {
             .map_err(|e| Error::protocol(&asked, &e))?;
         Err(error(&asked, code.as_u16(), &bytes))
     }
+}
+
+/// A folder, as Incus lists it.
+#[derive(serde::Deserialize)]
+struct Listed {
+    metadata: Vec<String>,
 }
 
 fn files<'a>(method: Method, name: &InstanceName, path: &str) -> Request<'a> {

@@ -3,17 +3,14 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsConnect};
@@ -25,6 +22,7 @@ use super::login::Login;
 use super::options::{ChannelBinding, SslMode, Wanted};
 use super::tls::Tls;
 use crate::clock;
+use crate::way::{Options, Stream, Way};
 
 /// Where to connect: the address, and the name that the server's certificate must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +31,8 @@ pub struct Target {
     pub name: String,
     /// The address, found through Incus, `hostaddr` or a resolver.
     pub address: SocketAddr,
+    /// From where it is reached.
+    pub way: Way,
 }
 
 impl fmt::Display for Target {
@@ -61,6 +61,7 @@ impl Target {
         let of = |address| Target {
             name: host.name.clone(),
             address,
+            way: Way::Here,
         };
         if let Some(address) = host.hostaddr.or_else(|| host.name.parse::<IpAddr>().ok()) {
             return Ok(vec![of(SocketAddr::new(address, host.port))]);
@@ -312,12 +313,12 @@ async fn open(
     progress: &Progress,
     tried: &str,
 ) -> Result<Session, Error> {
-    let stream = dial(target.address, &login.conninfo)
-        .await
-        .map_err(|source| Error::Unreachable {
-            tried: tried.to_owned(),
-            source,
-        })?;
+    let options = socket_options(&login.conninfo);
+    let dialled = target.way.dial(target.address, &options).await;
+    let stream = dialled.map_err(|source| Error::Unreachable {
+        tried: tried.to_owned(),
+        source,
+    })?;
     let (host, port) = (target.name.as_str(), target.address.port());
     let config = startup(login, tls.mode(), host, port);
     let failed = |error: &tokio_postgres::Error| {
@@ -341,7 +342,7 @@ async fn open(
                 Err(_) if !tls.checks_name() => target.address.ip().to_string(),
                 _ => host.to_owned(),
             };
-            let made = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector, &domain);
+            let made = MakeTlsConnect::<Stream>::make_tls_connect(&mut connector, &domain);
             let inner = match made {
                 Ok(inner) => inner,
                 Err(never) => match never {},
@@ -358,32 +359,17 @@ async fn open(
     }
 }
 
-/// A TCP connection with the options that libpq sets, before the handshake as libpq does.
-async fn dial(address: SocketAddr, conninfo: &Conninfo) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    sockopt::set_tcp_nodelay(&socket, true)?;
+/// The socket options that libpq sets, before the handshake as libpq does.
+fn socket_options(conninfo: &Conninfo) -> Options {
     let keepalives = &conninfo.keepalives;
-    sockopt::set_socket_keepalive(&socket, keepalives.on)?;
-    if keepalives.on {
-        if let Some(idle) = keepalives.idle {
-            sockopt::set_tcp_keepidle(&socket, idle)?;
-        }
-        if let Some(interval) = keepalives.interval {
-            sockopt::set_tcp_keepintvl(&socket, interval)?;
-        }
-        if let Some(count) = keepalives.count {
-            sockopt::set_tcp_keepcnt(&socket, count)?;
-        }
+    Options {
+        nodelay: true,
+        keepalive: keepalives.on,
+        keepalive_idle: keepalives.idle,
+        keepalive_interval: keepalives.interval,
+        keepalive_count: keepalives.count,
+        user_timeout: conninfo.tcp_user_timeout,
     }
-    if let Some(timeout) = conninfo.tcp_user_timeout {
-        let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
-    }
-    socket.connect(address).await
 }
 
 /// What tokio-postgres must know for the startup; it never sees host or port.

@@ -188,6 +188,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this host has no way to that network at all, whatever there is at the address.
+    pub fn is_no_way(&self) -> bool {
+        let Error::Unreachable { source, .. } = self else {
+            return false;
+        };
+        source.kind() == io::ErrorKind::NetworkUnreachable
+    }
+
     /// What the error means.
     pub fn kind(&self) -> Kind {
         match self {

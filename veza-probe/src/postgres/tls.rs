@@ -76,6 +76,18 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] when a root file is needed or named and is not usable.
     pub fn new(login: &Login) -> Result<Tls, TlsError> {
+        let verifies = !matches!(
+            login.sslmode,
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer
+        );
+        match login.sslrootcert.as_deref().filter(|_| verifies) {
+            Some(path) => Tls::with_roots(login, Some(&root_bytes(path, login.sslmode)?)),
+            None => Tls::with_roots(login, None),
+        }
+    }
+
+    /// The same with the contents of the login's root file, read by somebody else.
+    pub(super) fn with_roots(login: &Login, pem: Option<&[u8]>) -> Result<Tls, TlsError> {
         let mode = login.sslmode;
         let root = login.sslrootcert.clone();
         let checked = match mode {
@@ -95,15 +107,15 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-        let mut config = match (checked, &root) {
+        let mut config = match (checked, root.as_deref().zip(pem)) {
             (Checked::Nothing, _) => with_verifier(builder, Arc::new(Unverified(provider))),
             (Checked::Chain | Checked::ChainAndName, None) => return Err(TlsError::NoRoot(mode)),
-            (Checked::Chain, Some(path)) => {
-                let roots = read_roots(path, mode)?;
+            (Checked::Chain, Some((path, pem))) => {
+                let roots = read_roots(path, pem, mode)?;
                 with_verifier(builder, Arc::new(ChainOnly { roots, provider }))
             }
-            (Checked::ChainAndName, Some(path)) => {
-                let roots = Arc::new(read_roots(path, mode)?);
+            (Checked::ChainAndName, Some((path, pem))) => {
+                let roots = Arc::new(read_roots(path, pem, mode)?);
                 let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
                     .build()
                     .map_err(|error| root_error(path, mode, error.to_string()))?;
@@ -174,11 +186,15 @@ fn root_error(path: &Path, mode: SslMode, reason: String) -> TlsError {
     }
 }
 
+/// The contents of a root file.
+pub(super) fn root_bytes(path: &Path, mode: SslMode) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| root_error(path, mode, error.to_string()))
+}
+
 /// The certificates of a PEM file. One that rustls can't use is left out, which can only make it
 /// trust less: system bundles hold a few.
-fn read_roots(path: &Path, mode: SslMode) -> Result<RootCertStore, TlsError> {
-    let bytes = std::fs::read(path).map_err(|error| root_error(path, mode, error.to_string()))?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+fn read_roots(path: &Path, pem: &[u8], mode: SslMode) -> Result<RootCertStore, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| root_error(path, mode, error.to_string()))?;
     let mut roots = RootCertStore::empty();

@@ -6,7 +6,7 @@ use super::{Condition, Report};
 use crate::verdict::{Gate, Measured};
 
 /// Conditions that differ in any two runs and make none of them incomparable: clocks, delays.
-const ALWAYS_DIFFERENT: [&str; 2] = ["monitor's clock", "vantage"];
+const ALWAYS_DIFFERENT: [&str; 3] = ["monitor's clock", "observer's clock", "TCP handshake"];
 
 /// Two reports side by side, as text.
 ///

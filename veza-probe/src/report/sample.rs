@@ -181,6 +181,7 @@ fn fault() -> Fault {
         init_pid: 29_123,
     };
     let pulse = Pulse {
+        from: None,
         name: TARGET.to_owned(),
         address: SocketAddr::from(([198, 18, 0, 12], 5432)),
         protocol: Protocol::Postgres,

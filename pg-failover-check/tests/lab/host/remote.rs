@@ -174,10 +174,12 @@ async fn drilled(lab: &Lab, folder: &Path) {
     let before = lab.as_it_is().await;
     lab.run(&["--recover", "--expired"])
         .came_to(0, "clean", "nothing-left");
-    let drill = run(lab, folder, &[]);
+    // Its observer's streams pass over the remote, too.
+    let drill = run(lab, folder, &["--observe-from", "pgaf-monitor"]);
     assert_eq!(lab.as_it_is().await, before);
     assert!(lab.records().is_empty());
     drill.came_to(0, "pass", "all-gates-held");
+    drill.says("inside pgaf-monitor, directly to the nodes");
     lab.until_whole().await;
     let (primary, _) = lab.roles().await;
     let before = lab.as_it_is().await;

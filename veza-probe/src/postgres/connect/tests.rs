@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::way::Way;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -29,6 +30,7 @@ async fn server(answer: &'static [u8], keep: bool) -> Target {
     Target {
         name: "pg-1.lxd".to_owned(),
         address,
+        way: Way::Here,
     }
 }
 
@@ -55,6 +57,7 @@ async fn a_closed_port_is_unreachable() {
     let target = Target {
         name: "pg-1.lxd".to_owned(),
         address,
+        way: Way::Here,
     };
     assert_eq!(
         failure(&target, "sslmode=disable", LIMIT).await.kind(),
@@ -147,7 +150,8 @@ async fn a_host_that_is_an_address_needs_no_resolver() {
             targets,
             [Target {
                 name: host.name,
-                address: address.parse().unwrap()
+                address: address.parse().unwrap(),
+                way: Way::Here,
             }]
         );
     }
