@@ -6,6 +6,7 @@
 mod tale;
 mod topology;
 mod role;
+mod verifier;
 mod keep;
 mod certificates;
 mod packages;
@@ -65,7 +66,7 @@ pub struct Args {
 enum Task {
     /// Brings the lab up, and whatever differs from its description back to it. Needs root.
     Up {
-        /// Only these groups.
+        /// Only these groups, and those that they need.
         groups: Vec<String>,
     },
     /// Removes all of the lab, but neither packages nor the cache. Needs root.
@@ -329,6 +330,7 @@ async fn up(
     install: bool,
 ) -> anyhow::Result<Lab> {
     plan.topology.selected(groups)?;
+    let groups = &plan.topology.with_needs(groups);
     ensure_root("up")?;
     let topology = &plan.topology;
     packages::ensure(tale, install).await?;

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use super::verifier;
+
+/// A secret of this name is the SCRAM verifier of the secret whose name stands before it.
+const VERIFIER: &str = "_verifier";
+
 const CREDENTIALS: &str = "credentials.toml";
 const NOTES: &str = "host.toml";
 const LOCK: &str = "lock";
@@ -143,10 +148,11 @@ impl Keep {
         self.read(CREDENTIALS)
     }
 
-    /// The credentials with a secret for each of these names; what is missing is made now.
+    /// The credentials with a secret for each of these names; what is missing is made now, and a
+    /// verifier that no longer belongs to its password, too.
     ///
     /// # Errors
-    /// When the file can't be read, understood or written.
+    /// When the file can't be read, understood or written, or a password has no verifier.
     pub fn credentials_with<'a>(
         &self,
         names: impl Iterator<Item = &'a String>,
@@ -157,9 +163,18 @@ impl Keep {
             wanted.lab_id = random(16)?;
         }
         for name in names {
-            if !wanted.secrets.contains_key(name) {
-                wanted.secrets.insert(name.clone(), random(32)?);
+            let password = name.strip_suffix(VERIFIER);
+            let plain = password.unwrap_or(name);
+            let secret = match wanted.secrets.get(plain) {
+                Some(secret) => secret.clone(),
+                None => random(32)?,
+            };
+            if password.is_some() && !verifier::belongs(wanted.secrets.get(name), &secret) {
+                let made = verifier::of(&secret, random(16)?.as_bytes());
+                let made = made.with_context(|| format!("secret {plain}"))?;
+                wanted.secrets.insert(name.clone(), made);
             }
+            wanted.secrets.insert(plain.to_owned(), secret);
         }
         if found.as_ref() != Some(&wanted) {
             self.write(CREDENTIALS, &toml::to_string(&wanted)?, 0o600)?;
@@ -275,6 +290,23 @@ mod tests {
         assert_eq!(second.secrets["b"].len(), 32);
         let mode = std::fs::metadata(keep.path(CREDENTIALS)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
+        std::fs::remove_dir_all(keep.folder()).unwrap();
+    }
+
+    #[test]
+    fn a_verifier_is_kept_as_long_as_it_belongs_to_its_password() {
+        let keep = keep("verifier");
+        let names = ["a_verifier".to_owned()];
+        let first = keep.credentials_with(names.iter()).unwrap();
+        let again = keep.credentials_with(names.iter()).unwrap();
+        assert_eq!(first, again);
+        let mut changed = again.clone();
+        changed.secrets.insert("a".to_owned(), "other".to_owned());
+        let text = toml::to_string(&changed).unwrap();
+        keep.write(CREDENTIALS, &text, 0o600).unwrap();
+        let after = keep.credentials_with(names.iter()).unwrap();
+        assert_eq!(after.secrets["a"], "other");
+        assert_ne!(after.secrets["a_verifier"], first.secrets["a_verifier"]);
         std::fs::remove_dir_all(keep.folder()).unwrap();
     }
 

@@ -227,7 +227,9 @@ pub fn plan(found: Option<&Found>, wanted: &Wanted, lab: &LabSpec) -> Plan {
             continue;
         }
         match file.change {
-            Change::Seed => {}
+            Change::Seed if noted.contains_key(&file.path) => {}
+            // The role did not have it when the instance was made.
+            Change::Seed => changes.write.push(file.path.clone()),
             Change::Recreate => return Plan::Remake(format!("{} changed", file.path)),
             Change::Reload | Change::Restart => {
                 changes.write.push(file.path.clone());
@@ -370,6 +372,11 @@ mod tests {
             |_| {},
         ));
         assert_eq!(came.write, ["/new"]);
+        let seed = kept(planned(
+            |w| w.files.push(file("/new", Change::Seed, "")),
+            |_| {},
+        ));
+        assert_eq!((seed.write, seed.action), (vec!["/new".to_owned()], None));
         let went = kept(planned(|w| drop(w.files.remove(1)), |_| {}));
         assert_eq!(
             (went.remove, went.action),

@@ -146,8 +146,15 @@ impl Site<'_> {
         self.run(wanted).await?;
         let is_made =
             matches!(plan, Plan::Keep(_)) && found.is_some_and(|f| f.key(MADE_KEY).is_some());
-        if is_made {
+        if is_made && !changed {
             self.start_units(wanted).await?;
+            return Ok(changed);
+        }
+        if is_made {
+            // A unit may be new or another one; what is running goes on until its files are acted upon.
+            self.exec(name, &["systemctl", "daemon-reload"], SHORT)
+                .await?;
+            self.enable_units(wanted).await?;
             return Ok(changed);
         }
         for create in &wanted.role.creates {

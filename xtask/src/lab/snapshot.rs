@@ -1,6 +1,7 @@
 //! The healthy snapshot of a group, and the way back to it. All instances of a group are stopped
 //! cleanly before the first is taken: snapshots of running nodes come from different moments, and a
-//! standby that is later than its primary can't follow it.
+//! standby that is later than its primary can't follow it. An instance that is alone in its group goes
+//! on running: its clients need not notice.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +41,8 @@ pub fn is_current(found: &BTreeMap<String, Found>, group: &[Wanted<'_>]) -> bool
 /// When an instance does not stop cleanly, or Incus refuses.
 pub async fn take(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()> {
     let taken = site.tale.unix_seconds().to_string();
-    for wanted in group.iter().rev() {
+    let alone = group.len() == 1;
+    for wanted in group.iter().rev().filter(|_| !alone) {
         let name = &wanted.spec.name;
         site.tale
             .doing(&format!("stopping {name} for the snapshot"));
@@ -70,6 +72,9 @@ pub async fn take(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()> {
         anyhow::Ok(())
     });
     try_join_all(snapshots).await?;
+    if alone {
+        return Ok(());
+    }
     start_all(site, group).await
 }
 

@@ -70,6 +70,9 @@ fn lab_environment() -> String {
 pub struct Group {
     /// Its name on the command line.
     pub name: String,
+    /// Groups that must be up for it to be ready; each stands before it.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// Variables that a check needs to find this group: templates, without secrets.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -205,6 +208,13 @@ impl Topology {
                 "group {} has no instance",
                 group.name
             );
+            for need in &group.needs {
+                ensure!(
+                    seen.contains(need) && *need != group.name,
+                    "group {} needs {need}, which is not before it",
+                    group.name
+                );
+            }
             for name in group.env.keys() {
                 let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
                 ensure!(good, "group {}: {name:?} is no variable name", group.name);
@@ -250,6 +260,18 @@ impl Topology {
         }
         let chosen = |g: &&Group| names.is_empty() || names.contains(&g.name);
         Ok(self.groups.iter().filter(chosen).collect())
+    }
+
+    /// These names and those of the groups that they need; none means all, and stays none.
+    pub fn with_needs(&self, names: &[String]) -> Vec<String> {
+        let mut wanted: BTreeSet<&String> = names.iter().collect();
+        // A group stands after those that it needs, so one pass from the end finds all.
+        for group in self.groups.iter().rev() {
+            if wanted.contains(&group.name) {
+                wanted.extend(&group.needs);
+            }
+        }
+        wanted.into_iter().cloned().collect()
     }
 }
 
@@ -332,6 +354,21 @@ vars = { port = 2 }
         let error = topology.selected(&["two".to_owned()]).unwrap_err();
         assert!(error.downcast_ref::<Usage>().is_some());
         assert!(error.to_string().contains("it has: one"));
+    }
+
+    #[test]
+    fn a_group_brings_those_that_it_needs_and_they_stand_before_it() {
+        let more = "[[group]]\nname = \"two\"\nneeds = [\"one\"]\n[[group.instance]]\nname = \"c\"\n\
+                    role = \"r\"\naddress = \"198.18.0.13\"\n";
+        let topology = Topology::parse(&format!("{SMALL}\n{more}")).unwrap();
+        assert_eq!(topology.with_needs(&["two".to_owned()]), ["one", "two"]);
+        assert_eq!(topology.with_needs(&["one".to_owned()]), ["one"]);
+        assert!(topology.with_needs(&[]).is_empty());
+        for wrong in ["three", "two"] {
+            let text = more.replace("[\"one\"]", &format!("[\"{wrong}\"]"));
+            let error = Topology::parse(&format!("{SMALL}\n{text}")).unwrap_err();
+            assert!(error.to_string().contains("not before it"), "{error}");
+        }
     }
 
     #[test]
