@@ -116,6 +116,10 @@ pub async fn measure(
         primary.node.name,
         nodes.len()
     ));
+    if let Some((access, at)) = &targets.pooler {
+        client::through_pooler(access, at).await?;
+        story.say(&format!("pooler {at} lets clients through to a primary"));
+    }
     let mut conditions = monitor.conditions().await;
     conditions.extend(client::conditions(&client, &primary).await);
     let mut notes: Vec<String> = feasible.warning().into_iter().collect();

@@ -1,5 +1,7 @@
 //! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
 
+mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use veza_probe::prober::Shape;
 use veza_probe::secret::Secret;
 use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
 use veza_probe::window::Window;
+
+use values::{milliseconds, node_instance, project_name, remote_name, seconds, unseen};
 
 /// The check's name: in reports, in records, and as a program.
 pub const CHECK: &str = "pg-failover-check";
@@ -77,6 +81,21 @@ pub struct Args {
     /// [`Args::formation_uri`], read.
     #[arg(skip)]
     pub formation_conninfo: Option<Conninfo>,
+
+    /// The way that clients take to the formation, where they don't go to its nodes: `pgbouncer`, at
+    /// --database-url. It is probed and judged then; the nodes are asked beside it, and when the pooler
+    /// had followed is a phase of its own.
+    #[arg(long, env = "PGAF_VIA", value_name = "POOLER")]
+    pub via: Option<Via>,
+
+    /// With --via: the pooler, a URI without password (the variable's may have one). The password:
+    /// DATABASE_PASSWORD, DATABASE_PASSWORD_FILE, or PGPASSFILE.
+    #[arg(long, env = "DATABASE_URL", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    database_url: Option<Secret>,
+
+    /// [`Args::database_url`], read; only with --via.
+    #[arg(skip)]
+    pub database_conninfo: Option<Conninfo>,
 
     /// The formation, as the monitor names it.
     #[arg(
@@ -234,6 +253,13 @@ pub struct Args {
     compare: Option<Vec<PathBuf>>,
 }
 
+/// What stands between clients and nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// PgBouncer, in any pooling mode.
+    Pgbouncer,
+}
+
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -309,7 +335,11 @@ pub fn variables() -> Vec<String> {
     let command = Args::command();
     let of_flags = command.get_arguments().filter_map(|arg| arg.get_env());
     let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
-    let passwords = ["PGAF_MONITOR_PASSWORD", "PGAF_FORMATION_PASSWORD"];
+    let passwords = [
+        "PGAF_MONITOR_PASSWORD",
+        "PGAF_FORMATION_PASSWORD",
+        "DATABASE_PASSWORD",
+    ];
     of_flags.chain(passwords.map(str::to_owned)).collect()
 }
 
@@ -375,6 +405,14 @@ impl Args {
             formation,
             typed("formation_uri"),
         )?;
+        if self.via.is_some() {
+            let database = ("--database-url", "DATABASE_URL");
+            let uri = self.database_url.as_ref();
+            self.database_conninfo = conninfo(uri, database, typed("database_url"))?;
+            if self.database_conninfo.is_none() {
+                return Err("--via needs the pooler: set DATABASE_URL or --database-url".into());
+            }
+        }
         Ok(())
     }
 
@@ -409,68 +447,6 @@ impl Args {
             .find(|(name, _)| name == node)
             .map(|(_, instance)| instance)
     }
-}
-
-/// The longest time that any setting may ask for: a day.
-const LONGEST_S: f64 = 86_400.0;
-
-#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
-fn unseen(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text))
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST_S => {
-            Ok(Duration::from_secs_f64(seconds))
-        }
-        _ => Err(format!(
-            "expected seconds, more than 0 and at most {LONGEST_S:.0}"
-        )),
-    }
-}
-
-fn milliseconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(ms) if (1..=600_000).contains(&ms) => Ok(Duration::from_millis(ms)),
-        _ => Err("expected whole milliseconds, 1 to 600000".to_owned()),
-    }
-}
-
-fn project_name(text: &str) -> Result<String, String> {
-    let good = !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err("expected the name of an Incus project: letters, digits, '-', '_', '.'".to_owned())
-    }
-}
-
-/// Empty is no remote either, and must not come to mean this host's Incus.
-fn remote_name(text: &str) -> Result<String, String> {
-    let good = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err("expected the name of a remote of Incus' client: letters, digits, '-', '_', '.'; see `incus remote list`".to_owned())
-    }
-}
-
-fn node_instance(text: &str) -> Result<(String, InstanceName), String> {
-    let (node, name) = text.split_once('=').ok_or("expected NODE=INSTANCE")?;
-    if node.is_empty() {
-        return Err("expected NODE=INSTANCE, with a node before the equals sign".to_owned());
-    }
-    Ok((
-        node.to_owned(),
-        InstanceName::new(name).map_err(|e| e.to_string())?,
-    ))
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ pub struct Watch {
     settle: Duration,
     steady_from: u64,
     prober: Prober,
+    /// Beside a pooler: the nodes, asked whether they would take a write.
+    direct: Option<Prober>,
     follower: Follower,
     heartbeat: Heartbeat,
     rivals: Option<Rivals>,
@@ -74,6 +76,8 @@ pub struct Observation {
     /// The number of the first sample that counts for outages: those before it are of a client that
     /// had not become steady.
     pub steady_from: u64,
+    /// Where clients go through a pooler: samples of the nodes, asked whether they would take a write.
+    pub direct: Vec<Sample>,
     /// Why the samples end before their time.
     pub lost: Option<String>,
     /// How each host's connector fared.
@@ -108,19 +112,36 @@ pub async fn start(
 ) -> Result<Watch, Untouched> {
     let shape = args.shape().map_err(cli::usage)?;
     let heartbeat = Heartbeat::make(baseline, schema).await?;
-    let client = |at: &postgres::Target| NodeClient {
+    let limit = shape.connect_limit();
+    let client = |(at, table): (&postgres::Target, Option<String>)| NodeClient {
         at: at.clone(),
         access: baseline.client.clone(),
-        table: heartbeat.table(),
-        limit: shape.connect_limit(),
+        table,
+        limit,
+        pooled: false,
     };
-    let hosts: Vec<NodeClient> = baseline.client_hosts.iter().map(client).collect();
+    let nodes = |table: Option<String>| -> Vec<NodeClient> {
+        let hosts = baseline.client_hosts.iter();
+        hosts.map(|at| client((at, table.clone()))).collect()
+    };
     let first_due = clock.at().plus(CONNECT_FIRST);
-    let prober = match &targets.outpost {
-        None => Prober::start(*clock, shape, hosts, first_due),
+    let probe = |hosts: Vec<NodeClient>| match &targets.outpost {
+        None => Ok(Prober::start(*clock, shape, hosts, first_due)),
         Some(outpost) => {
             let carried = heartbeat::pack(hosts)?;
-            outpost.probe(*clock, carried, shape, first_due)
+            Ok::<_, Untouched>(outpost.probe(*clock, carried, shape, first_due))
+        }
+    };
+    let (prober, direct) = match &targets.pooler {
+        None => (probe(nodes(heartbeat.table()))?, None),
+        Some((access, at)) => {
+            let through = NodeClient {
+                access: access.clone(),
+                pooled: true,
+                ..client((at, heartbeat.table()))
+            };
+            // Only asked, so that every row of the table came through the pooler.
+            (probe(vec![through])?, Some(probe(nodes(None))?))
         }
     };
     let follower = Follower::start(*clock, story.clone(), &baseline.monitor);
@@ -133,6 +154,7 @@ pub async fn start(
         settle: args.settle,
         steady_from: 0,
         prober,
+        direct,
         follower,
         heartbeat,
         rivals,
@@ -151,10 +173,17 @@ pub async fn start(
 impl Observation {
     /// The samples that count for outages and phases.
     pub fn steady(&self) -> &[Sample] {
-        let from = self
-            .samples
-            .partition_point(|s| s.number < self.steady_from);
-        self.samples.get(from..).unwrap_or_default()
+        self.steady_of(&self.samples)
+    }
+
+    /// Those of the nodes beside a pooler, from the same moment on.
+    pub fn steady_direct(&self) -> &[Sample] {
+        self.steady_of(&self.direct)
+    }
+
+    fn steady_of<'a>(&self, samples: &'a [Sample]) -> &'a [Sample] {
+        let from = samples.partition_point(|s| s.number < self.steady_from);
+        samples.get(from..).unwrap_or_default()
     }
 }
 
@@ -339,6 +368,11 @@ impl Watch {
             action: self.heartbeat.action(),
             samples: self.prober.so_far().samples,
             steady_from: self.steady_from,
+            direct: self
+                .direct
+                .as_ref()
+                .map(|d| d.so_far().samples)
+                .unwrap_or_default(),
             lost: self.lost(),
             connectors: self.prober.connectors(),
             record: self.follower.inspect(Record::clone),
@@ -355,6 +389,10 @@ impl Watch {
     pub async fn finish(self, baseline: &Baseline) -> Observation {
         let (connectors, lost) = (self.prober.connectors(), self.lost());
         let samples = self.prober.finish().await;
+        let direct = match self.direct {
+            Some(direct) => direct.finish().await,
+            None => Vec::new(),
+        };
         let record = self.follower.finish();
         let rivals = match self.rivals {
             Some(rivals) => rivals.finish().await,
@@ -377,6 +415,7 @@ impl Watch {
             action,
             samples,
             steady_from: self.steady_from,
+            direct,
             lost,
             connectors,
             record,

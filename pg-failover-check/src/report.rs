@@ -4,7 +4,7 @@ pub mod keep;
 
 use std::collections::BTreeMap;
 
-use veza_probe::clock::{Clock, micros};
+use veza_probe::clock::{At, Clock, micros};
 use veza_probe::fault::{Fault, Healed, Kind, Plan};
 use veza_probe::outage::{self, Between, Phase};
 use veza_probe::prober::{Lateness, Outcome};
@@ -218,6 +218,10 @@ fn conditions(report: &mut Report, targets: &Targets, baseline: &Baseline, args:
         .map(ToString::to_string)
         .collect();
     report.condition("client's hosts", hosts.join(", "));
+    if let Some((access, at)) = &targets.pooler {
+        let tls = access.tls.describe();
+        report.condition("client's way", format!("through PgBouncer at {at}, {tls}"));
+    }
     let feasible = &baseline.feasible;
     let span = format!("{:.1} to {:.1} s", feasible.best_s, feasible.worst_s);
     report.condition("a failover by the live timers", span);
@@ -233,7 +237,14 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     if let Some(fault) = &report.fault {
         let healed = report.undo.first().map(|step| step.began);
         let old = baseline.primary().node.id;
-        report.phases = phases::phases(&observation.record, old, &outages, fault.called, healed);
+        let direct = args
+            .via
+            .map(|_| outage::outages(observation.steady_direct()));
+        let seen = (outages.as_slice(), direct.as_deref());
+        report.phases = phases::phases(&observation.record, old, seen, fault.called, healed);
+        if args.via.is_some() {
+            report.notes.extend(followed(&report.phases));
+        }
         let (phase, note) = fenced(observation, baseline, fault);
         report.notes.extend(note);
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
@@ -265,6 +276,21 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
             ));
         }
     }
+}
+
+/// How long after a node took writes the pooler led clients to it.
+fn followed(phases: &[Phase]) -> Option<String> {
+    let of = |name: &str| phases.iter().find(|p| p.name == name).map(|p| p.at);
+    let writable = of("writable")?;
+    let Some(follows) = of("pooler follows") else {
+        return Some("the pooler was not seen to lead clients to the new primary".to_owned());
+    };
+    let seconds = |later: At, earlier: At| later.us_since(earlier) as f64 / 1e6;
+    Some(format!(
+        "the pooler led clients to the new primary {:.2} to {:.2} s after it took writes",
+        seconds(follows.earliest, writable.latest).max(0.0),
+        seconds(follows.latest, writable.earliest).max(0.0)
+    ))
 }
 
 /// When the old primary had fenced itself: what keeps two primaries apart. Of a node that was stopped

@@ -44,6 +44,8 @@ pub struct Targets {
     pub monitor_at: Target,
     /// The formation as the client knows it; none when it is to be made from the monitor's nodes.
     pub formation: Option<Access>,
+    /// The pooler that clients go through, and where it is.
+    pub pooler: Option<(Access, Target)>,
     /// The observer in an instance, where one was asked for: everything is reached through it.
     pub outpost: Option<Outpost>,
 }
@@ -82,6 +84,7 @@ pub async fn resolve(clock: &Clock, args: &Args) -> Result<Targets, Untouched> {
     let monitor_at = locate(&host.name, host.hostaddr, host.port, &instances, way)
         .await
         .map_err(|e| unfound("monitor-address-unknown", &e.to_string()))?;
+    let pooler = pooler(args, &instances, outpost.as_ref()).await?;
     Ok(Targets {
         incus,
         server,
@@ -91,6 +94,7 @@ pub async fn resolve(clock: &Clock, args: &Args) -> Result<Targets, Untouched> {
         monitor,
         monitor_at,
         formation,
+        pooler,
         outpost,
     })
 }
@@ -121,6 +125,27 @@ async fn outpost(
         let reason = format!("--observe-from {name}: {error}");
         Judgement::new(Verdict::MissingTool, "no-observer", reason, next).into()
     })
+}
+
+/// The pooler that clients go through, if they do.
+async fn pooler(
+    args: &Args,
+    instances: &[Instance],
+    outpost: Option<&Outpost>,
+) -> Result<Option<(Access, Target)>, Untouched> {
+    let Some(conninfo) = &args.database_conninfo else {
+        return Ok(None);
+    };
+    let [host] = conninfo.hosts.as_slice() else {
+        return Err(usage(
+            "DATABASE_URL must name one host, the pooler".to_owned(),
+        ));
+    };
+    let way = outpost.map(Outpost::way).unwrap_or_default();
+    let at = locate(&host.name, host.hostaddr, host.port, instances, way).await;
+    let at = at.map_err(|e| unfound("pooler-address-unknown", &e.to_string()))?;
+    let access = access(conninfo.clone(), "DATABASE")?;
+    Ok(Some((access, at)))
 }
 
 /// Incus and the state folder alone: what healing needs.
@@ -213,8 +238,12 @@ pub fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
             other => std::env::var_os(other),
         }
     };
-    let login = Login::new(conninfo, lookup).map_err(|e| usage(format!("{prefix}_URI: {e}")))?;
-    let tls = Tls::new(&login).map_err(|e| usage(format!("{prefix}_URI: {e}")))?;
+    let variable = match prefix {
+        "DATABASE" => "DATABASE_URL".to_owned(),
+        other => format!("{other}_URI"),
+    };
+    let login = Login::new(conninfo, lookup).map_err(|e| usage(format!("{variable}: {e}")))?;
+    let tls = Tls::new(&login).map_err(|e| usage(format!("{variable}: {e}")))?;
     Ok(Access { login, tls })
 }
 

@@ -10,8 +10,10 @@
 
 mod far;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,21 +80,28 @@ pub enum Error {
 enum Ask {
     /// Probe: `hosts` is for the check's own code.
     Probe {
+        prober: u32,
         hosts: Value,
         shape: Shape,
         first_due: At,
     },
     /// Issue no more probes.
-    Finish,
+    Finish { prober: u32 },
 }
 
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Answer {
-    Batch(Batch),
+    Batch {
+        prober: u32,
+        batch: Batch,
+    },
     /// The probes can't be started.
-    Failed(String),
+    Failed {
+        prober: u32,
+        words: String,
+    },
 }
 
 /// An observer that runs in an instance. Dropping it ends it.
@@ -105,6 +114,8 @@ pub struct Outpost {
     tunnel: Tunnel,
     out: mpsc::UnboundedSender<Frame>,
     heard: Arc<Heard>,
+    /// How many probers were started.
+    probers: AtomicU32,
     _tasks: JoinSet<()>,
 }
 
@@ -122,7 +133,8 @@ pub struct Offset {
 struct Heard {
     pong: watch::Sender<Option<(u64, At)>>,
     hello: watch::Sender<Option<Option<String>>>,
-    batches: Mutex<Option<mpsc::UnboundedSender<Batch>>>,
+    /// Where the samples of each prober go.
+    batches: Mutex<BTreeMap<u32, mpsc::UnboundedSender<Batch>>>,
     words: Mutex<String>,
 }
 
@@ -173,7 +185,7 @@ impl Outpost {
         let heard = Arc::new(Heard {
             pong: watch::Sender::new(None),
             hello: watch::Sender::new(None),
-            batches: Mutex::new(None),
+            batches: Mutex::default(),
             words: Mutex::new(String::new()),
         });
         let mut tasks = JoinSet::new();
@@ -185,6 +197,7 @@ impl Outpost {
             tunnel,
             out,
             heard,
+            probers: AtomicU32::new(0),
             _tasks: tasks,
         };
         let met = async {
@@ -251,9 +264,11 @@ impl Outpost {
         first_due: At,
     ) -> Prober {
         let (sender, mut batches) = mpsc::unbounded_channel::<Batch>();
-        *self.heard.batches() = Some(sender);
+        let number = self.probers.fetch_add(1, Ordering::Relaxed);
+        self.heard.batches().insert(number, sender);
         let there = At(first_due.0.saturating_sub(self.offset.us));
         self.ask(&Ask::Probe {
+            prober: number,
             hosts,
             shape,
             first_due: there,
@@ -268,7 +283,7 @@ impl Outpost {
             }
         });
         let out = self.out.clone();
-        let finish = move || ask(&out, &Ask::Finish);
+        let finish = move || ask(&out, &Ask::Finish { prober: number });
         Prober::fed(clock, names.into_iter(), feed, finish)
     }
 
@@ -289,7 +304,7 @@ fn ask(out: &mpsc::UnboundedSender<Frame>, word: &Ask) {
 }
 
 impl Heard {
-    fn batches(&self) -> std::sync::MutexGuard<'_, Option<mpsc::UnboundedSender<Batch>>> {
+    fn batches(&self) -> MutexGuard<'_, BTreeMap<u32, mpsc::UnboundedSender<Batch>>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -314,20 +329,20 @@ impl Heard {
                 self.pong.send_replace(Some((number, at)));
             }
             Word::Other(value) => match serde_json::from_value(value) {
-                Ok(Answer::Batch(batch)) => {
+                Ok(Answer::Batch { prober, batch }) => {
                     let mut batches = self.batches();
                     let is_last = batch.is_last;
-                    if let Some(sender) = batches.as_ref() {
+                    if let Some(sender) = batches.get(&prober) {
                         // A prober that was dropped wants no more.
                         let _ = sender.send(batch);
                     }
                     if is_last {
-                        *batches = None;
+                        batches.remove(&prober);
                     }
                 }
-                Ok(Answer::Failed(words)) => {
+                Ok(Answer::Failed { prober, words }) => {
                     self.keep(&words);
-                    *self.batches() = None;
+                    self.batches().remove(&prober);
                 }
                 Err(error) => self.keep(&error.to_string()),
             },
@@ -377,7 +392,7 @@ async fn listen(
     heard.keep(&attached.errors());
     heard.keep("it is gone");
     tunnel.close();
-    *heard.batches() = None;
+    heard.batches().clear();
     heard.hello.send_if_modified(|hello| {
         let is_unmet = hello.is_none();
         if is_unmet {

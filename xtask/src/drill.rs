@@ -26,6 +26,8 @@ pub struct Check {
     pub name: &'static str,
     /// The lab's groups that it needs.
     pub groups: &'static [&'static str],
+    /// Groups that only those of its lab tests need that stand in a module of that name.
+    pub also: &'static [&'static str],
 }
 
 /// Every check, in the order of the drill. `cargo xtask test` takes from here which groups a
@@ -33,6 +35,7 @@ pub struct Check {
 pub const CHECKS: [Check; 1] = [Check {
     name: "pg-failover-check",
     groups: &["postgres"],
+    also: &["pgbouncer"],
 }];
 
 /// How long the lab may take to be well again by itself between two checks; then it is reset.

@@ -43,7 +43,7 @@ pub struct Args {
 fn known_groups() -> Vec<&'static str> {
     let mut groups: Vec<&str> = CHECKS
         .iter()
-        .flat_map(|check| check.groups)
+        .flat_map(|check| check.groups.iter().chain(check.also))
         .copied()
         .collect();
     groups.sort_unstable();
@@ -108,6 +108,7 @@ fn chosen(named: &[String]) -> Vec<Check> {
         check
             .groups
             .iter()
+            .chain(check.also)
             .any(|group| named.iter().any(|n| n == group))
     };
     CHECKS
@@ -304,7 +305,7 @@ mod tests {
         assert_eq!(chosen(&[]), CHECKS);
         assert_eq!(chosen(&["postgres".to_owned()]).len(), 1);
         assert_eq!(chosen(&["another".to_owned()]), []);
-        assert_eq!(known_groups(), ["postgres"]);
+        assert_eq!(known_groups(), ["pgbouncer", "postgres"]);
     }
 
     #[tokio::test]

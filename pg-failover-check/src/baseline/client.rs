@@ -136,6 +136,34 @@ pub async fn write_once(
     }
 }
 
+/// Asks through the pooler whether a write would be taken.
+///
+/// # Errors
+/// Missing tool when the pooler can't be reached from here; refused when it leads to no primary.
+pub async fn through_pooler(access: &Access, at: &Target) -> Result<(), Untouched> {
+    let opened = postgres::connect(at, &access.login, &access.tls, LIMIT).await;
+    let session = opened.map_err(|error| match error.kind() {
+        Kind::Unreachable => {
+            let next = "run the check where clients run, or start the pooler";
+            let words = error.to_string();
+            Judgement::new(Verdict::MissingTool, "pooler-unreachable", words, next).into()
+        }
+        _ => refused("pooler-refuses", error.to_string()),
+    })?;
+    match within(LIMIT, writable(&session.client)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => {
+            let words = format!("the pooler {at} leads to a node that takes no writes");
+            Err(refused("pooler-not-at-primary", words))
+        }
+        Ok(Err(error)) => Err(refused("pooler-refuses", error.to_string())),
+        Err(elapsed) => {
+            let words = format!("the pooler {at} gives no server: {elapsed}");
+            Err(refused("pooler-refuses", words))
+        }
+    }
+}
+
 /// Versions and timers of the primary, and how far away each node is.
 pub async fn conditions(client: &Access, member: &Member) -> Vec<Condition> {
     let mut conditions = vec![condition("client's TLS", &client.tls.describe())];

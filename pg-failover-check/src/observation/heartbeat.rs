@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_postgres::error::{DbError, Severity};
-use tokio_postgres::{AsyncMessage, Client, Statement};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 use veza_probe::clock::within;
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::{self, Carried, Error, Session, Target, TlsError, writable};
@@ -242,6 +242,9 @@ pub struct NodeClient {
     pub table: Option<String>,
     /// How long a connection may take.
     pub limit: Duration,
+    /// Whether a pooler stands between: then nothing is prepared, as the next transaction may be on
+    /// another server.
+    pub pooled: bool,
 }
 
 /// A client on its way to a process in an instance.
@@ -251,6 +254,7 @@ struct Packed {
     access: Carried,
     table: Option<String>,
     limit: Duration,
+    pooled: bool,
 }
 
 /// Packs clients for a process in an instance; with their names.
@@ -266,6 +270,7 @@ pub fn pack(clients: Vec<NodeClient>) -> Result<(Value, Vec<String>), Untouched>
             access,
             table: client.table,
             limit: client.limit,
+            pooled: client.pooled,
         })
     });
     let packed: Result<Vec<Packed>, TlsError> = packed.collect();
@@ -291,6 +296,7 @@ impl NodeClient {
                 access: Access { login, tls },
                 table: packed.table,
                 limit: packed.limit,
+                pooled: packed.pooled,
             })
         });
         clients.collect()
@@ -300,7 +306,14 @@ impl NodeClient {
 /// A standing connection that takes writes.
 pub struct Standing {
     session: Session,
-    write: Statement,
+    write: Write,
+}
+
+/// How a standing connection writes.
+enum Write {
+    Prepared(Statement),
+    /// By the simple protocol, which every pooler passes on in every mode; the number stands between.
+    Simple(String, &'static str),
 }
 
 impl Host for NodeClient {
@@ -319,22 +332,34 @@ impl Host for NodeClient {
         if !writable(&session.client).await.map_err(|e| e.to_string())? {
             return Err("takes no writes (transaction_read_only is on)".to_owned());
         }
-        let sql = match &self.table {
-            Some(table) => format!("insert into {table} (number) values ($1)"),
-            None => "select $1::int8 where current_setting('transaction_read_only') = 'off'".into(),
+        let (before, after) = match &self.table {
+            Some(table) => (format!("insert into {table} (number) values ("), ")"),
+            None => (
+                "select ".to_owned(),
+                "::int8 where current_setting('transaction_read_only') = 'off'",
+            ),
         };
-        let write = session
-            .client
-            .prepare(&sql)
-            .await
-            .map_err(|e| told(&self.at, &e))?;
+        let write = match self.pooled {
+            true => Write::Simple(before, after),
+            false => {
+                let prepared = session.client.prepare(&format!("{before}$1{after}")).await;
+                Write::Prepared(prepared.map_err(|e| told(&self.at, &e))?)
+            }
+        };
         Ok(Standing { session, write })
     }
 
     async fn act(&self, standing: &mut Standing, number: u64) -> Result<(), ActError> {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         let Standing { session, write } = standing;
-        match session.client.execute(&*write, &[&number]).await {
+        let done = match write {
+            Write::Prepared(write) => session.client.execute(&*write, &[&number]).await,
+            Write::Simple(before, after) => {
+                let sql = format!("{before}{number}{after}");
+                session.client.simple_query(&sql).await.map(|m| rows_of(&m))
+            }
+        };
+        match done {
             Ok(1) => warned(session),
             Ok(_) => Err(ActError::Refused("takes no writes any more".to_owned())),
             Err(error) => Err(match error.as_db_error() {
@@ -344,6 +369,15 @@ impl Host for NodeClient {
             }),
         }
     }
+}
+
+/// How many rows a simple query wrote or gave.
+fn rows_of(messages: &[SimpleQueryMessage]) -> u64 {
+    let counts = messages.iter().map(|message| match message {
+        SimpleQueryMessage::CommandComplete(rows) => *rows,
+        _ => 0,
+    });
+    counts.sum()
 }
 
 fn told(at: &Target, error: &tokio_postgres::Error) -> String {

@@ -11,11 +11,12 @@ use super::follower::{MonitorEvent, Record};
 /// (`CanTakeWritesInState`, pg_auto_failover 2.2).
 const WRITABLE: [&str; 3] = ["wait_primary", "primary", "single"];
 
-/// The phases after a fault that was called at `zero` and whose heal began at `healed`.
+/// The phases after a fault that was called at `zero` and whose heal began at `healed`. Beside the
+/// client's outages those of the nodes themselves, where the client goes through a pooler.
 pub fn phases(
     record: &Record,
     old_primary: i64,
-    outages: &[Outage],
+    (outages, direct): (&[Outage], Option<&[Outage]>),
     zero: At,
     healed: Option<At>,
 ) -> Vec<Phase> {
@@ -26,7 +27,15 @@ pub fn phases(
     let mut phases = Vec::new();
     phases.extend(detected.map(|event| from_event("detected", event)));
     phases.extend(promoted.map(|event| from_event("promoted", event)));
-    phases.extend(writable(outages, zero));
+    match direct {
+        None => phases.extend(back("writable", "client", outages, zero)),
+        Some(direct) => {
+            let asked = "the nodes, asked whether they would take a write";
+            phases.extend(back("writable", asked, direct, zero));
+            let through = "client, through the pooler";
+            phases.extend(back("pooler follows", through, outages, zero));
+        }
+    }
     phases.extend(healed.and_then(|healed| redundant(record, healed)));
     phases
 }
@@ -70,8 +79,8 @@ fn from_event(name: &str, event: &MonitorEvent) -> Phase {
     }
 }
 
-/// The client could write again: after the last failed probe, by the first success.
-fn writable(outages: &[Outage], zero: At) -> Option<Phase> {
+/// Probes succeeded again: after the last that failed, by the first success.
+fn back(name: &str, source: &str, outages: &[Outage], zero: At) -> Option<Phase> {
     let last = outages
         .iter()
         .rfind(|o| o.first_failed_due >= zero || o.started_by >= zero)?;
@@ -80,9 +89,9 @@ fn writable(outages: &[Outage], zero: At) -> Option<Phase> {
         latest: last.ended_by?,
     };
     Some(Phase {
-        name: "writable".to_owned(),
+        name: name.to_owned(),
         at,
-        source: "client".to_owned(),
+        source: source.to_owned(),
     })
 }
 
@@ -141,7 +150,7 @@ mod tests {
             looks,
             ..Record::default()
         };
-        let found = phases(&record, 1, &[], At(100), Some(At(1100)));
+        let found = phases(&record, 1, (&[], None), At(100), Some(At(1100)));
         let named: Vec<_> = found
             .iter()
             .map(|p| (p.name.as_str(), p.at.earliest.0, p.at.latest.0))
@@ -188,12 +197,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pooler_follows_after_the_nodes_take_writes() {
+        let (direct, through) = ([outage(100, 500)], [outage(100, 900)]);
+        let record = Record::default();
+        let found = phases(&record, 1, (&through, Some(&direct)), At(50), None);
+        let named: Vec<_> = found
+            .iter()
+            .map(|p| (p.name.as_str(), p.at.earliest.0, p.at.latest.0))
+            .collect();
+        assert_eq!(
+            named,
+            [("writable", 500, 520), ("pooler follows", 900, 920)]
+        );
+    }
+
+    #[test]
     fn what_happened_before_the_fault_is_no_phase_of_it() {
         let events = vec![event(1, 10, 1, "primary", "draining")];
         let record = Record {
             events,
             ..Record::default()
         };
-        assert!(phases(&record, 1, &[], At(100), None).is_empty());
+        assert!(phases(&record, 1, (&[], None), At(100), None).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The program in the instance: connects and probes for a runner that speaks to it over its standard
 //! input and output, and ends with it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +43,7 @@ async fn serve<H: Host>(hosts: impl Fn(Value) -> Result<Vec<H>, String>) {
     let mut probes = Probes {
         clock,
         out: out.clone(),
-        stop: None,
+        stops: BTreeMap::new(),
     };
     let left = remove_own_file().err();
     let _ = out.send(Frame::Word(Word::Hello { left }));
@@ -89,14 +90,15 @@ async fn write(mut outgoing: mpsc::UnboundedReceiver<Frame>) {
 struct Probes {
     clock: Clock,
     out: mpsc::UnboundedSender<Frame>,
-    /// Dropped to stop the probes.
-    stop: Option<mpsc::Sender<()>>,
+    /// Dropped to stop a prober.
+    stops: BTreeMap<u32, mpsc::Sender<()>>,
 }
 
 impl Probes {
     fn asked<H: Host>(&mut self, value: Value, make: &impl Fn(Value) -> Result<Vec<H>, String>) {
         match serde_json::from_value(value) {
             Ok(Ask::Probe {
+                prober: number,
                 hosts,
                 shape,
                 first_due,
@@ -104,13 +106,17 @@ impl Probes {
                 Ok(hosts) => {
                     let prober = Prober::start(self.clock, shape, hosts, first_due);
                     let (stop, stopped) = mpsc::channel(1);
-                    self.stop = Some(stop);
-                    tokio::spawn(send(prober, stopped, self.out.clone()));
+                    self.stops.insert(number, stop);
+                    tokio::spawn(send(number, prober, stopped, self.out.clone()));
                 }
-                Err(words) => say(&self.out, &Answer::Failed(words)),
+                Err(words) => {
+                    let prober = number;
+                    say(&self.out, &Answer::Failed { prober, words });
+                }
             },
-            Ok(Ask::Finish) => self.stop = None,
-            Err(error) => say(&self.out, &Answer::Failed(error.to_string())),
+            Ok(Ask::Finish { prober }) => drop(self.stops.remove(&prober)),
+            // The runner is this very program: it says nothing else.
+            Err(_) => {}
         }
     }
 }
@@ -121,7 +127,16 @@ fn say(out: &mpsc::UnboundedSender<Frame>, answer: &Answer) {
     let _ = out.send(Frame::Word(Word::Other(value)));
 }
 
-async fn send(prober: Prober, mut stopped: mpsc::Receiver<()>, out: mpsc::UnboundedSender<Frame>) {
+async fn send(
+    number: u32,
+    prober: Prober,
+    mut stopped: mpsc::Receiver<()>,
+    out: mpsc::UnboundedSender<Frame>,
+) {
+    let tell = |batch| {
+        let prober = number;
+        say(&out, &Answer::Batch { prober, batch });
+    };
     let mut news = prober.subscribe();
     let mut batches = Batches::default();
     loop {
@@ -143,7 +158,7 @@ async fn send(prober: Prober, mut stopped: mpsc::Receiver<()>, out: mpsc::Unboun
             connectors: prober.connectors(),
             is_last: false,
         };
-        say(&out, &Answer::Batch(batch));
+        tell(batch);
         clock::sleep(GATHER).await;
     }
     let connectors = prober.connectors();
@@ -154,5 +169,5 @@ async fn send(prober: Prober, mut stopped: mpsc::Receiver<()>, out: mpsc::Unboun
         connectors,
         is_last: true,
     };
-    say(&out, &Answer::Batch(batch));
+    tell(batch);
 }

@@ -6,7 +6,7 @@ fn heard() -> Heard {
     Heard {
         pong: watch::Sender::new(None),
         hello: watch::Sender::new(None),
-        batches: Mutex::new(None),
+        batches: Mutex::default(),
         words: Mutex::new(String::new()),
     }
 }
@@ -22,6 +22,7 @@ fn outpost() -> (Outpost, mpsc::UnboundedReceiver<Frame>) {
         tunnel: Tunnel::new(out.clone()),
         out,
         heard: Arc::new(heard()),
+        probers: AtomicU32::new(0),
         _tasks: JoinSet::new(),
     };
     (outpost, sent)
@@ -80,7 +81,7 @@ async fn probes_are_due_by_the_clock_there_and_told_by_the_clock_here() {
         is_last: true,
         ..Batch::default()
     };
-    let answer = serde_json::to_value(Answer::Batch(batch)).unwrap();
+    let answer = serde_json::to_value(Answer::Batch { prober: 0, batch }).unwrap();
     outpost.heard.take(Word::Other(answer));
     let samples = prober.finish().await;
     assert_eq!(samples[0].due, At(3_000_000));
@@ -92,7 +93,10 @@ async fn a_host_that_can_not_be_made_there_is_a_loss_with_its_reason() {
     let hosts = (Value::Null, Vec::new());
     let prober = outpost.probe(Clock::start(), hosts, Shape::default(), At(0));
     let mut news = prober.subscribe();
-    let answer = Answer::Failed("no such file".to_owned());
+    let answer = Answer::Failed {
+        prober: 0,
+        words: "no such file".to_owned(),
+    };
     outpost
         .heard
         .take(Word::Other(serde_json::to_value(answer).unwrap()));

@@ -300,7 +300,7 @@ mod tests {
         let first = keep.credentials_with(names.iter()).unwrap();
         let again = keep.credentials_with(names.iter()).unwrap();
         assert_eq!(first, again);
-        let mut changed = again.clone();
+        let mut changed = again;
         changed.secrets.insert("a".to_owned(), "other".to_owned());
         let text = toml::to_string(&changed).unwrap();
         keep.write(CREDENTIALS, &text, 0o600).unwrap();

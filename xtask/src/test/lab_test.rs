@@ -60,14 +60,15 @@ impl LabTest {
             let package = check.name;
             anyhow::bail!("{package}/tests/lab: {name} stands in none of light, heavy and host")
         };
+        let in_module = |group: &&&str| name.split("::").any(|module| module == **group);
+        let groups = check
+            .groups
+            .iter()
+            .chain(check.also.iter().filter(in_module));
         Ok(LabTest {
             name: name.to_owned(),
             class,
-            groups: check
-                .groups
-                .iter()
-                .map(|group| (*group).to_owned())
-                .collect(),
+            groups: groups.map(|group| (*group).to_owned()).collect(),
             package: check.name.to_owned(),
             folder: program.folder.clone(),
             program: program.path.clone(),
@@ -126,6 +127,7 @@ mod tests {
         let check = Check {
             name: "drop-check",
             groups,
+            also: &["pooler"],
         };
         let program = Program {
             package: "drop-check".to_owned(),
@@ -154,6 +156,14 @@ mod tests {
             test("light::a", &["g"]).unwrap().log_name(),
             "drop-check.light.a.log"
         );
+    }
+
+    #[test]
+    fn a_module_named_as_a_group_needs_it_too() {
+        let plain = test("light::a_pooler", &["one"]).unwrap();
+        assert_eq!(plain.groups, ["one"]);
+        let both = test("light::pooler::a", &["one"]).unwrap();
+        assert_eq!(both.groups, ["one", "pooler"]);
     }
 
     #[test]
