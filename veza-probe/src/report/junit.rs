@@ -42,9 +42,26 @@ pub fn junit(report: &Report) -> Result<String, SerializeError> {
         suite.add_test_case(case);
     }
     let mut all = quick_junit::Report::new(text(&report.check));
-    (all.timestamp, all.time) = (suite.timestamp, suite.time);
+    all.time = suite.time;
     all.add_test_suite(suite);
-    all.to_string()
+    Ok(as_the_schema_has_it(&all.to_string()?))
+}
+
+/// Without the sum of skipped cases in the outermost element: Jenkins' xUnit plugin refuses a file that
+/// has it, by its schema; the suite has the same number. The crate always writes it.
+fn as_the_schema_has_it(xml: &str) -> String {
+    let Some(from) = xml.find("<testsuites ") else {
+        return xml.to_owned();
+    };
+    // In a value a quotation mark is escaped, so nothing in a name looks like this.
+    let (before, outermost) = xml.split_at(from);
+    let end = outermost.find('>').unwrap_or(outermost.len());
+    let (tag, rest) = outermost.split_at(end);
+    let Some((head, tail)) = tag.split_once(" skipped=\"") else {
+        return xml.to_owned();
+    };
+    let tail = tail.split_once('"').map_or("", |(_, tail)| tail);
+    format!("{before}{head}{tail}{rest}")
 }
 
 /// Text without what XML can't hold; the crate itself takes away control characters alone.
@@ -94,6 +111,9 @@ fn red(kind: NonSuccessKind, word: &str, message: &str, description: &str) -> Te
     status.set_description(text(description));
     status
 }
+
+#[cfg(test)]
+mod against_the_schema;
 
 #[cfg(test)]
 mod tests {
