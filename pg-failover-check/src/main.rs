@@ -274,8 +274,10 @@ impl Run<'_> {
             };
             let chores = async |chore: &undo::Chore| observation::chore(self.args, chore).await;
             let done = undo::recover(&incus, &self.clock, &state, wanted, (CHECK, &chores)).await;
-            let done = done.map_err(|error| of_incus(&error))?;
-            let done = done.map_err(|refusal| of_undo(&refusal))?;
+            let done = done.map_err(|why| match why {
+                undo::Unrecovered::Incus(error) => of_incus(&error),
+                undo::Unrecovered::State(refusal) => of_undo(&refusal),
+            })?;
             let note = self.timer_ran(&incus, &done).await;
             Ok((done, note))
         };

@@ -32,7 +32,7 @@ use crate::instance::InstanceName;
 pub use keys::FAULT_KEY;
 pub use permission::{DRILL_KEY, HALT_KEY, confirmed, halted, is_lab, permitted};
 pub use record::{Chore, Mended, Record};
-pub use recover::{End, Found, Recovered, Wanted, finish_chores, recover};
+pub use recover::{End, Found, Recovered, Unrecovered, Wanted, finish_chores, recover};
 pub use state::State;
 pub use timer::{TIMER_KEY, timer_ran, watched};
 pub use watchdog::{Leash, WATCHDOG_WORD, stand_watch};

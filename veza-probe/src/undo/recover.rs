@@ -75,23 +75,30 @@ struct Case {
     on_file: bool,
 }
 
+/// Why nothing was looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrecovered {
+    /// Incus can't be asked.
+    #[error(transparent)]
+    Incus(#[from] Error),
+    /// The state folder can't be read.
+    #[error(transparent)]
+    State(#[from] Refusal),
+}
+
 /// Looks at all records of the state folder and all keys of the project, and mends what is broken.
 ///
 /// # Errors
-/// [`Error`] when Incus can't be asked; a [`Refusal`] when the state folder can't be read.
+/// [`Unrecovered`].
 pub async fn recover<C: AsyncFn(&Chore) -> Result<String, String>>(
     incus: &Incus,
     clock: &Clock,
     state: &State,
     wanted: Wanted,
     (check, chores): (&str, &C),
-) -> Result<Result<Recovered, Refusal>, Error> {
+) -> Result<Recovered, Unrecovered> {
     let mut recovered = Recovered::default();
-    let cases = match cases(incus, state, &mut recovered).await? {
-        Ok(cases) => cases,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    for (run, case) in cases {
+    for (run, case) in cases(incus, state, &mut recovered).await? {
         let found = match &case.record {
             Some(record) => {
                 let held = leave_alone(state, clock, record, &case, wanted);
@@ -115,19 +122,16 @@ pub async fn recover<C: AsyncFn(&Chore) -> Result<String, String>>(
         };
         recovered.runs.push(found);
     }
-    Ok(Ok(recovered))
+    Ok(recovered)
 }
 
 async fn cases(
     incus: &Incus,
     state: &State,
     recovered: &mut Recovered,
-) -> Result<Result<BTreeMap<String, Case>, Refusal>, Error> {
+) -> Result<BTreeMap<String, Case>, Unrecovered> {
     let instances = incus.instances().await?;
-    let entries = match state.records() {
-        Ok(entries) => entries,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    let entries = state.records()?;
     let mut cases = by_key(incus, &instances, recovered);
     for entry in entries {
         match entry.record {
@@ -146,7 +150,7 @@ async fn cases(
             }
         }
     }
-    Ok(Ok(cases))
+    Ok(cases)
 }
 
 /// Whether a record is of the project, and of the server, that is asked now: of two servers, each may
