@@ -514,6 +514,7 @@ impl Run<'_> {
             interrupted: self.stop.requested(),
             bug: done.bug.clone(),
             halted: done.halted.clone(),
+            look_now: report::look_now(self.args),
             ..Seen::default()
         };
         let healed = done.healed.as_ref();

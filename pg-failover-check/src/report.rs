@@ -73,6 +73,17 @@ pub fn planned(plan: &Plan) -> Judgement {
     )
 }
 
+/// What a person does when a fault may still be in place, in commands that find this project.
+pub fn look_now(args: &Args) -> String {
+    let remote = args.remote.as_ref().map(|name| format!(" {name}:"));
+    format!(
+        "look now: {} --recover, then `incus --project {} list{}`",
+        args.so_far(),
+        args.project,
+        remote.unwrap_or_default()
+    )
+}
+
 /// What a panic that reached the end of the run came to: the watchdog had to heal.
 pub fn of_a_bug(clock: &Clock, args: &Args, bug: &Bug) -> Report {
     let words = &bug.words;
@@ -82,7 +93,7 @@ pub fn of_a_bug(clock: &Clock, args: &Args, bug: &Bug) -> Report {
         Judgement::new(Verdict::Internal, "bug", reason, next)
     } else {
         let reason = format!("a bug of this tool ended the run, and the fault may remain: {words}");
-        let next = "look now: pg-failover-check --recover, then `incus list`";
+        let next = look_now(args);
         Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, next)
     };
     let mut report = Report::new(CHECK, clock, &judgement);
@@ -98,10 +109,10 @@ pub fn of_a_bug(clock: &Clock, args: &Args, bug: &Bug) -> Report {
 /// What `--recover` came to.
 pub fn recovered(clock: &Clock, args: &Args, recovered: Recovered, note: Option<String>) -> Report {
     let told = |run: &Found| format!("run {} {}", run.run, run.words);
+    let again = format!("{}; correct what stands in the way", look_now(args));
     // A timer beside drills has nothing to complain of when one is under way.
     let (verdict, reason_id, next) = if recovered.any(End::NotUndone) {
-        let next = "look now: `incus list`; correct what stands in the way and run it again";
-        (Verdict::NotUndone, "fault-may-remain", next)
+        (Verdict::NotUndone, "fault-may-remain", again.as_str())
     } else if recovered.any(End::LeftAlone) && !args.expired {
         let next = "wait for the end of what is under way";
         (Verdict::Refused, "drill-under-way", next)

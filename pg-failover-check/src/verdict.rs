@@ -67,6 +67,8 @@ pub struct Seen {
     pub undone: Option<bool>,
     /// What healing said when it was not done.
     pub undo_trouble: String,
+    /// What a person does then.
+    pub look_now: String,
 }
 
 impl Seen {
@@ -156,7 +158,6 @@ fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
     (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
 }
 
-const LOOK_NOW: &str = "look now: pg-failover-check --recover, then `incus list`";
 const RUNBOOK: &str = "see docs/runbooks/pg-failover-check.md";
 
 /// The gates that only a client that writes can judge: their words and what they promise.
@@ -205,7 +206,8 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
 pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     if seen.undone == Some(false) {
         let reason = format!("{} may still be broken: {}", seen.target, seen.undo_trouble);
-        return Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, LOOK_NOW);
+        let next = seen.look_now.clone();
+        return Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, next);
     }
     if let Some(bug) = &seen.bug {
         let reason = format!("a bug of this tool ended the run; the fault was undone: {bug}");
@@ -532,6 +534,9 @@ mod tests {
             s.interrupted = Some(Signal::Interrupt);
         });
         assert_eq!(worst, (Verdict::NotUndone, "fault-may-remain".into()));
+        let mut seen = good();
+        (seen.undone, seen.look_now) = (Some(false), "look now".to_owned());
+        assert_eq!(judge(&seen, &[]).next, "look now");
         let bug = with(|s| {
             s.bug = Some("x".into());
             s.interrupted = Some(Signal::Interrupt);
