@@ -345,10 +345,18 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    let mut file = std::fs::File::create(&new)?;
+    let written = write(&new, content).and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        // What a full disk took of it is of no use to anyone.
+        let _ = std::fs::remove_file(&new);
+    }
+    written
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
     io::Write::write_all(&mut file, content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
+    file.sync_all()
 }
 
 /// Reports to test with.

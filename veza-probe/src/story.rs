@@ -21,7 +21,10 @@ pub struct Story {
 /// Where events are written.
 struct Events {
     clock: Clock,
+    name: String,
     to: Box<dyn Write + Send>,
+    /// The last one was not written, or in part.
+    broken: bool,
 }
 
 impl std::fmt::Debug for Events {
@@ -31,11 +34,21 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// A full disk or a reader that went away is no reason to stop a drill.
-    fn write(&mut self, what: &str) {
+    /// A full disk or a reader that went away is no reason to stop a drill: the first time, it is told.
+    fn write(&mut self, what: &str) -> Option<String> {
         let at = self.clock.at();
         let event = json!({ "at_us": at, "at": self.clock.wall(at).to_string(), "what": what });
-        let _ = writeln!(self.to, "{event}").and_then(|()| self.to.flush());
+        // What was written in part must not take the next event with it.
+        let ended = if self.broken { "\n" } else { "" };
+        let line = format!("{ended}{event}\n");
+        let written = self.to.write_all(line.as_bytes());
+        let error = written.and_then(|()| self.to.flush()).err();
+        let was_broken = std::mem::replace(&mut self.broken, error.is_some());
+        let error = error.filter(|_| !was_broken)?;
+        Some(format!(
+            "events could not be written to {}: {error}",
+            self.name
+        ))
     }
 }
 
@@ -69,20 +82,46 @@ impl Story {
     }
 
     /// From now on also writes each line as an event, as JSON, a line each and at once, so that a run
-    /// that is killed leaves its story.
-    pub fn record(&self, clock: Clock, to: Box<dyn Write + Send>) {
+    /// that is killed leaves its story. `name` says where to.
+    pub fn record(&self, clock: Clock, name: &str, to: Box<dyn Write + Send>) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push(Events { clock, to });
+        events.push(Events {
+            clock,
+            name: name.to_owned(),
+            to,
+            broken: false,
+        });
     }
 
     /// Something happened: one line that stays.
     pub fn say(&self, line: &str) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.iter_mut().for_each(|events| events.write(line));
-        drop(events);
+        self.write(line);
         self.with(|teller| match teller {
             Teller::Quiet => {}
             Teller::Plain => write_line(line),
+            Teller::Live(bar) => bar.suspend(|| write_line(line)),
+        });
+    }
+
+    /// Something is wrong beside the run, and the result does not say it: told even when quiet, so that
+    /// cron mails it.
+    pub fn warn(&self, line: &str) {
+        self.write(line);
+        self.warn_only(line);
+    }
+
+    fn write(&self, line: &str) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed: Vec<_> = events.iter_mut().filter_map(|to| to.write(line)).collect();
+        drop(events);
+        for words in failed {
+            self.warn_only(&words);
+        }
+    }
+
+    fn warn_only(&self, line: &str) {
+        self.with(|teller| match teller {
+            Teller::Quiet | Teller::Plain => write_line(line),
             Teller::Live(bar) => bar.suspend(|| write_line(line)),
         });
     }
@@ -133,4 +172,54 @@ impl Story {
 /// A closed stderr is no reason to stop a drill.
 fn write_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes, then none until it is emptied.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut disk = self.0.lock().unwrap();
+            let taken = bytes.len().min(disk.1);
+            if taken == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            disk.1 -= taken;
+            disk.0.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_takes_no_later_event_with_it() {
+        let disk = Disk::default();
+        let mut events = Events {
+            clock: Clock::start(),
+            name: "/a/file".to_owned(),
+            to: Box::new(disk.clone()),
+            broken: false,
+        };
+        disk.0.lock().unwrap().1 = 10;
+        let told = events.write("in part").unwrap();
+        assert!(told.starts_with("events could not be written to /a/file: "));
+        assert!(events.write("not at all").is_none(), "told already");
+        disk.0.lock().unwrap().1 = 10_000;
+        assert!(events.write("whole").is_none());
+        disk.0.lock().unwrap().1 = 0;
+        assert!(events.write("full again").is_some(), "told again");
+        let text = String::from_utf8(disk.0.lock().unwrap().0.clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let event: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(event["what"], "whole");
+    }
 }

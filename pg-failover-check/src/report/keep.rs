@@ -22,11 +22,11 @@ pub fn open(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>,
         ))
     };
     match &args.events {
-        Some(path) if *path == *"-" => story.record(*clock, Box::new(std::io::stdout())),
+        Some(path) if *path == *"-" => story.record(*clock, "stdout", Box::new(std::io::stdout())),
         Some(path) => {
             let file = std::fs::File::create(path);
             let file = file.map_err(|error| unwritable("--events", &error))?;
-            story.record(*clock, Box::new(file));
+            story.record(*clock, &path.to_string_lossy(), Box::new(file));
         }
         None => {}
     }
@@ -38,7 +38,8 @@ pub fn open(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>,
     let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
     let made = Folder::make(base, CHECK, clock).and_then(|folder| {
         folder.save(&Report::new(CHECK, clock, &judgement))?;
-        story.record(*clock, Box::new(folder.events()?));
+        let name = folder.path().to_string_lossy();
+        story.record(*clock, &name, Box::new(folder.events()?));
         Ok(folder)
     });
     made.map(Some)
@@ -49,7 +50,7 @@ pub fn save(kept: Option<&Folder>, report: &Report, story: &Story) {
     if let Some(folder) = kept
         && let Err(error) = folder.save(report)
     {
-        story.say(&format!("the report could not be saved: {error}"));
+        story.warn(&format!("the report could not be saved: {error}"));
     }
 }
 
@@ -75,7 +76,7 @@ pub fn save_metrics(args: &Args, report: &Report, story: &Story) {
     if let Some(folder) = textfile_dir(args)
         && let Err(error) = textfile::save(report, folder)
     {
-        story.say(&format!("the metrics could not be saved: {error}"));
+        story.warn(&format!("the metrics could not be saved: {error}"));
     }
 }
 

@@ -5,3 +5,5 @@ mod examples;
 mod pgbouncer;
 mod refusals;
 mod undo;
+#[path = "light/writers.rs"]
+mod writers;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use veza_probe::clock;
 use veza_probe::incus::{StateChange, Status};
 
+use super::writers::{METRICS, promtool};
 use crate::support::{Lab, MINUTE, Running, name, variable};
 
 #[tokio::test]
@@ -15,8 +16,11 @@ async fn a_stopped_primary_is_measured_healed_and_passes() {
     let lab = Lab::new("pass").await;
     let (primary, other) = lab.roles().await;
     let before = lab.start_of(&primary).await;
-    let ran = lab.run(&[]);
+    let ran = lab.run(&["--textfile-dir", lab.folder.to_str().unwrap()]);
     ran.came_to(0, "pass", "all-gates-held");
+    let metrics = std::fs::read_to_string(lab.folder.join(METRICS)).unwrap();
+    assert!(metrics.contains("phase=\"promoted\""), "{metrics}");
+    assert_eq!(promtool(&lab, &metrics).await, (0, String::new()));
     lab.runs_again(&primary, &before).await;
     let (lower, upper) = ran.seconds("rto");
     assert!(
@@ -80,6 +84,49 @@ async fn nothing_broken_shows_no_outage_and_a_dry_run_only_plans() {
     ran.came_to(0, "pass", "all-gates-held");
     assert_eq!(lab.start_of(&primary).await, before, "untouched");
     lab.no_schema_is_left(&primary).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_probe_that_fails_early_in_a_control_run_does_not_pass() {
+    let lab = Lab::new("early").await;
+    let (primary, _) = lab.roles().await;
+    let before = lab.as_it_is().await;
+    let args = [
+        "--fault",
+        "none",
+        "--read-only",
+        "--limit",
+        "300",
+        "--warm-up",
+        "0.5",
+    ];
+    let mut check = lab.start(&args);
+    // Written before the first probe is due.
+    let begun = clock::within(MINUTE, async {
+        while lab.records().is_empty() {
+            assert!(check.runs());
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    begun.await.expect("the journal is open");
+    let instance = name(&primary);
+    let set = async |change| {
+        let set = lab.incus.set_state(&instance, change, MINUTE).await;
+        set.unwrap();
+    };
+    set(StateChange::Freeze).await;
+    check.until_said("a probe failed before the client was steady");
+    set(StateChange::Unfreeze).await;
+    // It goes on, and does not forget.
+    let ran = lab.ran(&check.ended());
+    ran.came_to(2, "fail", "no-outage-missed");
+    assert!(
+        ran.seconds("no-outage").0 > 0.0,
+        "{:?}",
+        ran.report["gates"]
+    );
+    lab.undone_without_help(&before).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,232 @@
+//! What a run leaves for others: metrics that Prometheus' own tool accepts, and a disk that is full.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use veza_probe::incus::FileKind;
+
+use crate::support::{Lab, MINUTE, Ran, Running, name};
+
+/// The file of this check in the collector's folder.
+pub const METRICS: &str = "veza_pg_failover_check.prom";
+
+/// A drill that breaks and heals, and is soon over.
+const SHORT: [&str; 6] = [
+    "--read-only",
+    "--settle",
+    "0.2",
+    "--warm-up",
+    "0.2",
+    "--fault=freeze",
+];
+
+/// What Prometheus' own tool, in an instance of the lab, says of a metrics file: its exit code and its words.
+pub async fn promtool(lab: &Lab, metrics: &str) -> (i64, String) {
+    let (instance, path) = (name("pgaf-monitor"), "/tmp/checked.prom");
+    let file = FileKind::File(metrics.as_bytes().to_vec());
+    let written = lab.incus.write_file(&instance, path, file, (0, 0, 0o644));
+    written.await.unwrap();
+    let check = format!("exec promtool check metrics <{path}");
+    let argv = ["sh", "-c", &check];
+    let output = lab.incus.exec(&instance, &argv, MINUTE).await.unwrap();
+    (output.code, output.stdout + &output.stderr)
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn promtool_takes_the_metrics_of_every_end_and_no_broken_ones() {
+    let lab = Lab::new("promtool").await;
+    let folder = lab.folder.to_str().unwrap();
+    let path = lab.folder.join(METRICS);
+    // One system that was refused, one that was watched, both in the same file; the formation of the
+    // first needs quoting.
+    let hostile = "quo\"te\\d\n";
+    let refused = ["--textfile-dir", folder, "--formation", hostile];
+    assert_eq!(lab.run(&refused).report["verdict"], "refused");
+    let watched = ["--textfile-dir", folder, "--fault", "none", "--read-only"];
+    lab.run(&watched).came_to(0, "pass", "all-gates-held");
+    let metrics = fs::read_to_string(&path).unwrap();
+    for word in [
+        "verdict=\"refused\"} 1",
+        "gate=\"no-outage\"",
+        "quo\\\"te\\\\d\\n",
+    ] {
+        assert!(metrics.contains(word), "{word}: {metrics}");
+    }
+    assert_eq!(promtool(&lab, &metrics).await, (0, String::new()));
+    let help = metrics
+        .lines()
+        .find(|line| line.starts_with("# HELP"))
+        .unwrap();
+    let series = metrics.lines().find(|line| !line.starts_with('#')).unwrap();
+    for (what, broken) in [
+        (
+            "without help",
+            metrics.replacen(&format!("{help}\n"), "", 1),
+        ),
+        (
+            "a series twice",
+            metrics.replacen(series, &format!("{series}\n{series}"), 1),
+        ),
+        (
+            "cut off",
+            metrics.trim_end().rsplit_once(' ').unwrap().0.to_owned(),
+        ),
+        ("not escaped", metrics.replacen("quo\\\"te", "quo\"te", 1)),
+    ] {
+        let (code, words) = promtool(&lab, &broken).await;
+        assert!(code != 0 && !words.is_empty(), "{what}: {code} {words}");
+    }
+}
+
+/// A small file system of a test's own, unmounted whatever happens.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: PathBuf, size: &str) -> Disk {
+        fs::create_dir_all(&path).unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "veza-test"])
+            .arg(&path)
+            .status();
+        assert!(status.unwrap().success(), "a tmpfs at {}", path.display());
+        Disk(path)
+    }
+
+    /// Takes all that is left of it.
+    fn fill(&self) {
+        let file = fs::File::create(self.0.join("filler")).unwrap();
+        let full = std::io::copy(&mut std::io::repeat(b'x'), &mut &file).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A process that a failed test left there must not keep it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// The check with its reports on another disk than its records.
+fn reporting(lab: &Lab, disk: &Disk, args: &[&str]) -> (Lab, Command) {
+    let there = Lab {
+        incus: lab.incus.clone(),
+        folder: disk.0.join("reports"),
+    };
+    let mut command = there.command();
+    command.env("VEZA_STATE_DIR", lab.state()).args(args);
+    (there, command)
+}
+
+/// The report on disk is whole, whichever it is; and nothing lies about that was written in part.
+fn whole(there: &Lab, ran: &Ran) {
+    assert!(ran.report["verdict"].is_string(), "{}", ran.report);
+    let run = there.folder.join("latest");
+    for file in fs::read_dir(&run).unwrap() {
+        let path = file.unwrap().path();
+        assert_ne!(path.extension().unwrap(), "new", "{}", path.display());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_disk_that_fills_up_in_mid_drill_takes_neither_verdict_nor_exit_code() {
+    let lab = Lab::new("filling").await;
+    let (primary, _) = lab.roles().await;
+    let before = lab.as_it_is().await;
+    let disk = Disk::mount(lab.folder.join("disk"), "512k");
+    let full = Disk::mount(lab.folder.join("full"), "64k");
+    full.fill();
+    let events = full.path("events.ndjson");
+    fs::create_dir(disk.path("metrics")).unwrap();
+    let metrics = disk.path("metrics");
+    let (there, mut command) = reporting(&lab, &disk, &SHORT);
+    // Quiet: what went wrong beside a drill that passed is said all the same.
+    let command = command
+        .args(["--quiet", "--events", &events, "--textfile-dir", &metrics])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut check = Running(Some(command.spawn().unwrap()));
+    lab.until_broken(&primary, &mut check).await;
+    disk.fill();
+    let output = check.ended();
+    let ran = there.ran(&output);
+    assert_eq!(ran.code, 0, "the drill passed");
+    assert!(output.stdout.is_empty(), "quiet");
+    for words in [
+        "the report could not be saved: ",
+        "the metrics could not be saved: ",
+        &format!("events could not be written to {events}: "),
+    ] {
+        let told = ran.stderr.lines().filter(|line| line.starts_with(words));
+        let told: Vec<_> = told.filter(|line| line.contains("No space left")).collect();
+        assert!(!told.is_empty(), "{words}: {}", ran.stderr);
+    }
+    whole(&there, &ran);
+    assert_eq!(
+        fs::read_dir(&metrics).unwrap().count(),
+        0,
+        "no half metrics"
+    );
+    lab.undone_without_help(&before).await;
+    // One that does not pass says why on stdout, and has its own code; one that is full beforehand is
+    // told before anything is touched.
+    fs::remove_file(disk.path("filler")).unwrap();
+    refused_while_it_fills(&lab, &disk).await;
+    full_beforehand(&lab, &disk, &metrics).await;
+    lab.undone_without_help(&before).await;
+}
+
+/// The disk is full from the moment that the folder of the run is there.
+async fn refused_while_it_fills(lab: &Lab, disk: &Disk) {
+    lab.until_whole().await;
+    let (there, mut command) = reporting(lab, disk, &["--fault", "none", "--read-only"]);
+    let command = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut check = Running(Some(command.spawn().unwrap()));
+    check.until_said("client writes: ");
+    disk.fill();
+    check.signal("-TERM");
+    let output = check.ended();
+    let ran = there.ran(&output);
+    let first = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        first.starts_with("INTERRUPTED interrupted; next: "),
+        "{first}"
+    );
+    assert_eq!(ran.code, 143);
+    assert!(
+        ran.stderr.contains("the report could not be saved"),
+        "{}",
+        ran.stderr
+    );
+    whole(&there, &ran);
+}
+
+async fn full_beforehand(lab: &Lab, disk: &Disk, metrics: &str) {
+    let (primary, _) = lab.roles().await;
+    let started = lab.start_of(&primary).await;
+    let (_, mut command) = reporting(lab, disk, &SHORT);
+    let told = |output: std::process::Output, first: &str, path: &Path| {
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.starts_with(first), "{text}");
+        assert!(text.contains("No space left"), "{text}");
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+    };
+    let reports = disk.0.join("reports");
+    let first = "MISSING-TOOL report-unwritable; next: ";
+    told(command.output().unwrap(), first, &reports);
+    let mut command = lab.command();
+    let command = command.args(SHORT).args(["--textfile-dir", metrics]);
+    let first = "MISSING-TOOL textfile-unwritable; next: ";
+    told(command.output().unwrap(), first, Path::new(metrics));
+    assert_eq!(lab.start_of(&primary).await, started, "untouched");
+}
