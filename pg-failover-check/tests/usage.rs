@@ -235,9 +235,6 @@ fn reports_are_shown_compared_or_refused_clearly() {
         "/nowhere/report.json",
     );
     usage(&["--compare", "/nowhere/report.json"], &[], "--compare");
-    let older = file("older", "{\"schema\": \"veza-report/0\"}");
-    usage(&["--show", older.to_str().unwrap()], &[], "veza-report/0");
-    std::fs::remove_file(&older).unwrap();
     // A real one: a run that found no Incus.
     let output = run(&["--format", "json"], &[]);
     assert_eq!(output.status.code(), Some(3));
@@ -245,7 +242,7 @@ fn reports_are_shown_compared_or_refused_clearly() {
     let path = path.to_str().unwrap();
     let shown = run(&["--show", path], &[]);
     assert_eq!(shown.status.code(), Some(0));
-    let text = String::from_utf8(shown.stdout).unwrap();
+    let text = String::from_utf8(shown.stdout.clone()).unwrap();
     assert!(
         text.starts_with("MISSING-TOOL incus-not-usable; next: "),
         "{text}"
@@ -257,6 +254,31 @@ fn reports_are_shown_compared_or_refused_clearly() {
         text.contains("verdict") && text.contains("missing-tool"),
         "{text}"
     );
+    let whole = std::str::from_utf8(&output.stdout).unwrap();
+    // One of another version is refused by its name, whole or not, shown or compared, old or new.
+    for other in ["veza-report/0", "veza-report/2"] {
+        for text in [
+            whole.replace("veza-report/1", other),
+            format!("{{\"schema\": \"{other}\"}}"),
+        ] {
+            let refused = file("other", &text);
+            let refused = refused.to_str().unwrap();
+            for args in [
+                &["--show", refused][..],
+                &["--compare", refused, path],
+                &["--compare", path, refused],
+            ] {
+                let told = usage(args, &[], other);
+                assert!(told.contains(refused), "{told}");
+                assert!(told.contains("this program reads veza-report/1"), "{told}");
+            }
+            std::fs::remove_file(refused).unwrap();
+        }
+    }
+    // A field that a later program added within the version is no hindrance.
+    let later = whole.replacen('{', "{\"added_later\": [1],", 1);
+    std::fs::write(path, later).unwrap();
+    assert_eq!(run(&["--show", path], &[]).stdout, shown.stdout);
     std::fs::remove_file(path).unwrap();
 }
 
