@@ -2,6 +2,7 @@
 
 mod observer;
 mod remote;
+mod cut;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

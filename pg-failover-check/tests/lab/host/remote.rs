@@ -15,12 +15,12 @@ use veza_probe::incus::{Method, Request, Status};
 use veza_probe::undo::{TIMER_KEY, guarded};
 
 use super::kill;
-use crate::support::{Lab, MINUTE, Ran};
+use crate::support::{Lab, MINUTE, Ran, Running};
 
 const ADDRESS: &str = "core.https_address";
 
 /// What is global to the daemon, as it was found.
-struct Found {
+pub(super) struct Found {
     address: Option<String>,
     timer: Option<String>,
     certificate: String,
@@ -57,7 +57,7 @@ async fn listen(lab: &Lab, address: &str) {
 }
 
 /// As docs/remote.md says it.
-fn trust(folder: &Path, name: &str) {
+pub(super) fn trust(folder: &Path, name: &str) {
     let status = Command::new("incus")
         .args(["config", "trust", "add-certificate"])
         .arg(folder.join("client.crt"))
@@ -80,12 +80,12 @@ async fn distrust(lab: &Lab, name: &str) {
 }
 
 /// The check over the remote; its socket leads nowhere, so that nothing can fall back on it.
-fn command(lab: &Lab, folder: &Path, args: &[&str]) -> Command {
+pub(super) fn command(lab: &Lab, folder: &Path, args: &[&str]) -> Command {
     let mut command = lab.command();
     command
         .env("INCUS_CONF", folder)
         .env("INCUS_SOCKET", "/nowhere/unix.socket")
-        .args(["--read-only", "--quiet", "--fault", "freeze"])
+        .args(["--read-only", "--quiet"])
         // Nothing here depends on how finely is measured.
         .args(["--spacing", "100"])
         .args(["--remote", "lab"])
@@ -93,14 +93,17 @@ fn command(lab: &Lab, folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn run(lab: &Lab, folder: &Path, args: &[&str]) -> Ran {
+pub(super) fn run(lab: &Lab, folder: &Path, args: &[&str]) -> Ran {
     lab.ran(&command(lab, folder, args).output().unwrap())
 }
 
-#[tokio::test]
-#[ignore = "needs the lab"]
-async fn over_a_remote_a_drill_runs_only_with_the_pinned_server_and_a_timer_on_its_host() {
-    let lab = Lab::new("remote").await;
+/// Makes the lab's Incus listen, and a client's folder that it does not trust yet, for what is tested.
+/// Puts everything back, also when that fails. `way` says at which port the client finds the one of Incus.
+pub(super) async fn with_remote(
+    lab: &Lab,
+    way: impl FnOnce(u16) -> u16,
+    tested: impl AsyncFnOnce(&Path, &str, &Found),
+) {
     let server = lab.incus.get_value("/1.0").await.unwrap();
     let config = lab.incus.project_config().await.unwrap();
     let found = Found {
@@ -114,21 +117,32 @@ async fn over_a_remote_a_drill_runs_only_with_the_pinned_server_and_a_timer_on_i
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
-    let folder = client(&lab.folder.join("incus"), port, &found.certificate);
+    let folder = lab.folder.join("incus");
+    let folder = client(&folder, way(port), &found.certificate);
     let name = format!("veza-test-{}", std::process::id());
     let tested = guarded(async {
-        listen(&lab, &format!("127.0.0.1:{port}")).await;
-        refused(&lab, &folder, &name, &found).await;
-        drilled(&lab, &folder).await;
+        listen(lab, &format!("127.0.0.1:{port}")).await;
+        tested(&folder, &name, &found).await;
     })
     .await;
-    distrust(&lab, &name).await;
-    listen(&lab, found.address.as_deref().unwrap_or_default()).await;
+    distrust(lab, &name).await;
+    listen(lab, found.address.as_deref().unwrap_or_default()).await;
     let timer = found.timer.as_deref();
     lab.incus.set_project_key(TIMER_KEY, timer).await.unwrap();
     let now = lab.incus.get_value("/1.0").await.unwrap();
     assert_eq!(now["config"], server["config"], "as it was found");
     tested.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn over_a_remote_a_drill_runs_only_with_the_pinned_server_and_a_timer_on_its_host() {
+    let lab = Lab::new("remote").await;
+    let tested = async |folder: &Path, name: &str, found: &Found| {
+        refused(&lab, folder, name, found).await;
+        drilled(&lab, folder).await;
+    };
+    with_remote(&lab, |port| port, tested).await;
 }
 
 /// Who is not trusted, asks the wrong server, or has no timer there, breaks nothing.
@@ -174,8 +188,14 @@ async fn drilled(lab: &Lab, folder: &Path) {
     let before = lab.as_it_is().await;
     lab.run(&["--recover", "--expired"])
         .came_to(0, "clean", "nothing-left");
-    // Its observer's streams pass over the remote, too.
-    let drill = run(lab, folder, &["--observe-from", "pgaf-monitor"]);
+    // Through files, programs and streams in instances; the next one through an instance's state.
+    let args = [
+        "--fault",
+        "hold:pgautofailover",
+        "--observe-from",
+        "pgaf-monitor",
+    ];
+    let drill = run(lab, folder, &args);
     assert_eq!(lab.as_it_is().await, before);
     assert!(lab.records().is_empty());
     drill.came_to(0, "pass", "all-gates-held");
@@ -183,7 +203,8 @@ async fn drilled(lab: &Lab, folder: &Path) {
     lab.until_whole().await;
     let (primary, _) = lab.roles().await;
     let before = lab.as_it_is().await;
-    let mut check = crate::support::Running(Some(command(lab, folder, &[]).spawn().unwrap()));
+    let mut check = command(lab, folder, &["--fault", "freeze"]);
+    let mut check = Running(Some(check.spawn().unwrap()));
     lab.until_broken(&primary, &mut check).await;
     let key = lab.instance(&primary).await.config["user.veza.fault"].clone();
     let key: Value = serde_json::from_str(&key).unwrap();
