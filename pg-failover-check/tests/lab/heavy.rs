@@ -33,6 +33,14 @@ fn start(lab: &Lab, socket: &std::path::Path, kind: &str) -> Running {
     ))
 }
 
+/// Whether a request runs a program that only looks. It is sent as one that changes something, but what is
+/// there before and after it is the same, and both are reached at the requests beside it.
+fn only_looks(point: &str) -> bool {
+    ["(systemctl show ", "(test -e "]
+        .iter()
+        .any(|program| point.contains(program))
+}
+
 async fn matrix(kind: &str) {
     let lab = Lab::new(&format!("matrix-{}", kind.replace(':', "-"))).await;
     let socket = lab.folder.join("incus.sock");
@@ -45,6 +53,9 @@ async fn matrix(kind: &str) {
     // Three keys are set and taken away, and something is done and undone.
     assert!(points.len() >= 8, "{points:?}");
     for (number, point) in points.iter().enumerate() {
+        if only_looks(point) {
+            continue;
+        }
         for moment in [Moment::Before, Moment::After] {
             lab.until_whole().await;
             let before = lab.as_it_is().await;
@@ -109,7 +120,7 @@ async fn every_kind_is_proven_measured_and_undone_with_no_write_lost() {
             kind
         };
         let before = lab.as_it_is().await;
-        let ran = lab.run(&["--fault", kind]);
+        let ran = lab.run(&["--fault", kind, "--warm-up", "1"]);
         ran.came_to(0, "pass", "all-gates-held");
         assert_eq!(lab.as_it_is().await, before, "{kind}");
         assert!(lab.records().is_empty(), "{kind}");
