@@ -1,5 +1,6 @@
 //! What cargo builds: the programs of this workspace, and where it put them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -85,6 +86,23 @@ pub async fn build(args: &[&str], stop: &Stop) -> anyhow::Result<Vec<Program>> {
         .run(LIST_LIMIT)
         .await?;
     Ok(programs(&listed.stdout))
+}
+
+/// Builds some packages without a word, and returns their programs, and whether there was nothing to build.
+///
+/// # Errors
+/// When it does not build: with cargo's words.
+pub async fn build_quietly(
+    packages: &BTreeSet<&str>,
+    limit: Duration,
+) -> anyhow::Result<(Vec<Program>, bool)> {
+    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    let build = cargo()?
+        .args(["build", "--message-format=json-render-diagnostics"])
+        .args(packages);
+    let done = build.run(limit).await?;
+    let fresh = !done.stdout.contains("\"fresh\":false");
+    Ok((programs(&done.stdout), fresh))
 }
 
 /// A line of cargo's, as far as it speaks of a program.

@@ -6,6 +6,7 @@
 mod tale;
 mod topology;
 mod role;
+mod programs;
 mod verifier;
 mod keep;
 mod certificates;
@@ -337,9 +338,10 @@ async fn up(
     let _lock = plan.keep.lock("lab up")?;
     let credentials = plan.keep.credentials_with(plan.secret_names())?;
     let authority = Authority::of(&plan.keep, tale.unix_seconds())?;
-    let wanted = plan.wanted(groups, &credentials.secrets, |s| {
+    let mut wanted = plan.wanted(groups, &credentials.secrets, |s| {
         authority.node(topology, s)
     })?;
+    add_programs(&mut wanted, tale).await?;
     host::raise_inotify(&plan.keep, tale)?;
     host::add_route(&plan.keep, topology.lab.subnet, tale).await?;
     let incus = host::incus(&plan.keep, &topology.lab, tale).await?;
@@ -370,6 +372,19 @@ async fn up(
         tale.seconds()
     ));
     Lab::of(plan)
+}
+
+/// Builds the programs that roles ask for, all at once, and adds them to their instances' files.
+async fn add_programs(wanted: &mut [Vec<Wanted<'_>>], tale: &Tale) -> anyhow::Result<()> {
+    let roles = wanted.iter().flatten().map(|wanted| wanted.role);
+    let packages: BTreeSet<&str> = roles
+        .flat_map(|role| role.programs.iter().map(|p| p.package.as_str()))
+        .collect();
+    let built = programs::build(&packages, tale).await?;
+    for wanted in wanted.iter_mut().flatten() {
+        wanted.files.extend(wanted.role.program_files(&built)?);
+    }
+    Ok(())
 }
 
 async fn ensure_snapshots(site: &Site<'_>, groups: &[Vec<Wanted<'_>>]) -> anyhow::Result<()> {
@@ -505,7 +520,7 @@ fn render(
             let path = out
                 .join(wanted.spec.name.as_str())
                 .join(file.path.trim_start_matches('/'));
-            keep::write_whole(&path, &file.text, file.mode)
+            keep::write_whole(&path, &file.content, file.mode)
                 .with_context(|| format!("writing {}", path.display()))?;
             count += 1;
         }

@@ -32,7 +32,11 @@ pub async fn write(incus: &Incus, name: &InstanceName, files: &[&Rendered]) -> a
         let user = *user.with_context(|| format!("the instance has no user {}", file.owner))?;
         let group = groups.get(&file.group);
         let group = *group.with_context(|| format!("the instance has no group {}", file.group))?;
-        let bytes = FileKind::File(file.text.clone().into_bytes());
+        if file.mode & 0o111 != 0 {
+            // What runs goes on with the old one; it could not be written to.
+            remove(incus, name, &file.path).await?;
+        }
+        let bytes = FileKind::File(file.content.clone());
         write_one(incus, name, &file.path, &bytes, (user, group, file.mode)).await?;
     }
     Ok(())

@@ -223,7 +223,8 @@ impl Keep {
     /// When the system refuses.
     pub fn write(&self, name: &str, text: &str, mode: u32) -> anyhow::Result<()> {
         let path = self.path(name);
-        write_whole(&path, text, mode).with_context(|| format!("writing {}", path.display()))
+        write_whole(&path, text.as_bytes(), mode)
+            .with_context(|| format!("writing {}", path.display()))
     }
 }
 
@@ -232,7 +233,7 @@ impl Keep {
 ///
 /// # Errors
 /// When the system refuses.
-pub fn write_whole(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+pub fn write_whole(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new()
         .recursive(true)
@@ -245,7 +246,7 @@ pub fn write_whole(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
         .create_new(true)
         .mode(mode)
         .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()

@@ -293,7 +293,7 @@ mod tests {
             group: "root".to_owned(),
             mode: 0o644,
             change,
-            text: text.to_owned(),
+            content: text.as_bytes().to_vec(),
         }
     }
 
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_changed_file_means_what_its_role_says() {
-        let changed = |index: usize| planned(|w| w.files[index].text.push('!'), |_| {});
+        let changed = |index: usize| planned(|w| w.files[index].content.push(b'!'), |_| {});
         assert_eq!(kept(changed(0)), Changes::default());
         let reload = kept(changed(1));
         assert_eq!(

@@ -44,6 +44,9 @@ pub struct Role {
     /// Its files.
     #[serde(default, rename = "file")]
     pub files: Vec<FileSpec>,
+    /// Programs of this workspace.
+    #[serde(default, rename = "program")]
+    pub programs: Vec<ProgramSpec>,
     /// Its systemd units, enabled and started in this order.
     #[serde(default, rename = "unit")]
     pub units: Vec<Unit>,
@@ -82,6 +85,17 @@ pub struct FileSpec {
     #[serde(deserialize_with = "octal")]
     mode: u32,
     change: Change,
+}
+
+/// A program of this workspace that an instance runs. A new one is a change that the units take over by
+/// a reload.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramSpec {
+    /// The crate; its binary has the same name.
+    #[serde(rename = "crate")]
+    pub package: String,
+    path: String,
 }
 
 fn octal<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
@@ -152,15 +166,15 @@ pub struct Rendered {
     pub mode: u32,
     /// What a change of it means.
     pub change: Change,
-    /// Its text.
-    pub text: String,
+    /// Its content.
+    pub content: Vec<u8>,
 }
 
 impl Rendered {
     /// A short digest of all that makes the file what it is.
     pub fn digest(&self) -> String {
         let owner = format!("{}\0{}\0{:o}\0", self.owner, self.group, self.mode);
-        short_digest([owner.as_bytes(), self.text.as_bytes()])
+        short_digest([owner.as_bytes(), &self.content])
     }
 }
 
@@ -195,14 +209,13 @@ impl Role {
     ) -> anyhow::Result<Role> {
         let mut role: Role = toml::from_str(text)?;
         let mut paths = BTreeSet::new();
+        let programs = role.programs.iter().map(|program| &program.path);
+        for path in role.files.iter().map(|file| &file.path).chain(programs) {
+            let good = path.starts_with('/') && !path.split('/').any(|p| p == "..");
+            ensure!(good, "{path:?} is not an absolute path of an instance");
+            ensure!(paths.insert(path), "{path} twice");
+        }
         for file in &role.files {
-            let good = file.path.starts_with('/') && !file.path.split('/').any(|p| p == "..");
-            ensure!(
-                good,
-                "{:?} is not an absolute path of an instance",
-                file.path
-            );
-            ensure!(paths.insert(&file.path), "{} twice", file.path);
             let plain = !file.template.contains('/');
             ensure!(plain, "template {:?} is not in the folder", file.template);
             role.templates
@@ -267,10 +280,33 @@ impl Role {
                 group: file.group.clone(),
                 mode: file.mode,
                 change: file.change,
-                text,
+                content: text.into_bytes(),
             })
         };
         self.files.iter().map(render).collect()
+    }
+
+    /// The role's programs as files; `programs` holds what was built, by crate.
+    ///
+    /// # Errors
+    /// When one was not built.
+    pub fn program_files(
+        &self,
+        programs: &BTreeMap<String, Vec<u8>>,
+    ) -> anyhow::Result<Vec<Rendered>> {
+        let file = |program: &ProgramSpec| {
+            let built = programs.get(&program.package);
+            let built = built.with_context(|| format!("{} was not built", program.package))?;
+            Ok(Rendered {
+                path: program.path.clone(),
+                owner: "root".to_owned(),
+                group: "root".to_owned(),
+                mode: 0o755,
+                change: Change::Reload,
+                content: built.clone(),
+            })
+        };
+        self.programs.iter().map(file).collect()
     }
 
     /// The secrets that the role declares. Others are out of its reach.
@@ -370,7 +406,7 @@ change = "reload"
             ("other".to_owned(), "x".to_owned()),
         ]);
         let files = role(template).render(&topology, &spec, &secrets, &Tls::default())?;
-        Ok(files[0].text.clone())
+        Ok(String::from_utf8(files[0].content.clone()).unwrap())
     }
 
     #[test]
@@ -439,6 +475,18 @@ change = "reload"
     }
 
     #[test]
+    fn a_program_is_a_file_that_was_built() {
+        let text = format!("{ROLE}[[program]]\ncrate = \"p\"\npath = \"/usr/local/bin/p\"\n");
+        let role = Role::parse(&text, |_| Ok(String::new())).unwrap();
+        let built = BTreeMap::from([("p".to_owned(), vec![0xff])]);
+        let files = role.program_files(&built).unwrap();
+        assert_eq!((files[0].mode, &files[0].content), (0o755, &vec![0xff]));
+        assert!(role.program_files(&BTreeMap::new()).is_err());
+        let twice = text.replace("/usr/local/bin/p", "/etc/t");
+        assert!(Role::parse(&twice, |_| Ok(String::new())).is_err());
+    }
+
+    #[test]
     fn the_digest_covers_text_mode_and_owner() {
         let file = Rendered {
             path: "/t".to_owned(),
@@ -446,11 +494,11 @@ change = "reload"
             group: "root".to_owned(),
             mode: 0o644,
             change: Change::Seed,
-            text: "x".to_owned(),
+            content: b"x".to_vec(),
         };
         let others = [
             Rendered {
-                text: "y".to_owned(),
+                content: b"y".to_vec(),
                 ..file.clone()
             },
             Rendered {
