@@ -2,8 +2,7 @@
 
 mod drills;
 mod examples;
-mod pgbouncer;
 mod refusals;
 mod undo;
-#[path = "light/writers.rs"]
 mod writers;
+mod pgbouncer;

@@ -1,5 +1,8 @@
 //! Clients behind the pooler: what they saw is judged, and the pooler's own share is told apart.
 
+mod metrics;
+
+use crate::light::writers::METRICS;
 use crate::support::{Lab, MINUTE, name, variable};
 
 /// The instance of the pooler.
@@ -20,8 +23,11 @@ async fn the_pooler_follows_and_its_share_of_the_outage_is_a_phase() {
     variable("DATABASE_URL");
     let lab = Lab::new("via").await;
     let before = lab.as_it_is().await;
-    let ran = lab.run(&["--via", "pgbouncer"]);
+    let folder = lab.folder.to_str().unwrap();
+    let ran = lab.run(&["--via", "pgbouncer", "--textfile-dir", folder]);
     ran.came_to(0, "pass", "all-gates-held");
+    let text = std::fs::read_to_string(lab.folder.join(METRICS)).unwrap();
+    assert_eq!(metrics::promtool(&lab, &text).await, (0, String::new()));
     ran.says("through PgBouncer at pgaf-pgbouncer.lxd:6432");
     let phases = ran.report["phases"].as_array().unwrap();
     let at = |name: &str| {
