@@ -83,13 +83,8 @@ pub struct Args {
     #[arg(long, env = "PGAF_GROUP", value_name = "NUMBER", default_value_t = 0)]
     pub group: i32,
 
-    /// Answers HTTP with metrics for Prometheus here, such as 127.0.0.1:9128.
-    #[arg(
-        long,
-        env = "PGBOUNCER_FOLLOW_METRICS",
-        value_name = "ADDRESS:PORT",
-        conflicts_with = "once"
-    )]
+    /// Answers HTTP with metrics for Prometheus here, such as 127.0.0.1:9128; not with --once.
+    #[arg(long, env = "PGBOUNCER_FOLLOW_METRICS", value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
 
     /// Does it once, says what came of it, and ends.
@@ -99,6 +94,11 @@ pub struct Args {
     /// With --once: prints the file that would be written, and changes nothing.
     #[arg(long, requires = "once")]
     pub dry_run: bool,
+
+    /// A file of variables, a line NAME=VALUE each, for everything that is taken from the environment
+    /// here; a name that no tool knows is refused.
+    #[arg(long, env = "VEZA_ENV_FILE", value_name = "FILE")]
+    env_file: Option<PathBuf>,
 }
 
 /// A way to log in somewhere, prepared once.

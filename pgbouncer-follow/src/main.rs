@@ -65,7 +65,7 @@ async fn run(settings: &Settings) -> ExitCode {
     let metrics = Metrics::default();
     let supervisor = Supervisor::new(|name| std::env::var_os(name));
     let once = settings.args.once;
-    if let Some(address) = settings.args.metrics
+    if let Some(address) = settings.args.metrics.filter(|_| !once)
         && let Err(error) = metrics.serve(address).await
     {
         return ended(Verdict::MissingTool, &format!("{error:#}"));

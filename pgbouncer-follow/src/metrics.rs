@@ -108,71 +108,113 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics) -> std::io::Result<()>
     stream.shutdown().await
 }
 
+/// A series without labels: name, kind, what it says, and its value where there is one.
+type Series = (&'static str, &'static str, &'static str, Option<f64>);
+
+/// How things are.
+fn state(values: &Values) -> [Series; 6] {
+    let yes = |value: bool| Some(f64::from(u8::from(value)));
+    let gauge = "gauge";
+    [
+        (
+            "following",
+            gauge,
+            "Whether the pooler goes to the node that the monitor wants and that takes writes.",
+            yes(values.following),
+        ),
+        (
+            "monitor_up",
+            gauge,
+            "Whether the monitor answered in the last round.",
+            yes(values.monitor_up),
+        ),
+        (
+            "wanted_primaries",
+            gauge,
+            "How many nodes the monitor wants to take writes; 1 unless a failover is under way.",
+            Some(values.wanted as f64),
+        ),
+        (
+            "primary_takes_writes",
+            gauge,
+            "Whether the chosen node said that it takes writes.",
+            yes(values.takes_writes),
+        ),
+        (
+            "file_written",
+            gauge,
+            "Whether the file could be written when it last had to be.",
+            yes(values.file_written),
+        ),
+        (
+            "pooler_up",
+            gauge,
+            "Whether the pooler's console answered when it was last asked.",
+            yes(values.pooler_up),
+        ),
+    ]
+}
+
+/// What was done, and when.
+fn history(values: &Values) -> [Series; 6] {
+    let count = |value: u64| Some(value as f64);
+    let (gauge, counter) = ("gauge", "counter");
+    [
+        (
+            "last_round_timestamp_seconds",
+            gauge,
+            "When the last round ended.",
+            Some(values.round_at_s as f64),
+        ),
+        (
+            "last_change_timestamp_seconds",
+            gauge,
+            "When the pooler was last sent to another node.",
+            values.changed_at_s.map(|at_s| at_s as f64),
+        ),
+        (
+            "last_change_seconds",
+            gauge,
+            "From the first round in which the monitor wanted that node until the pooler went there.",
+            values.change_took_s,
+        ),
+        (
+            "rounds_total",
+            counter,
+            "Rounds since the start.",
+            count(values.rounds),
+        ),
+        (
+            "changes_total",
+            counter,
+            "How often the pooler was sent to another node.",
+            count(values.changes),
+        ),
+        (
+            "clients_dropped_total",
+            counter,
+            "Clients dropped because they were in the middle of something at the old node.",
+            count(values.dropped),
+        ),
+    ]
+}
+
 fn text(values: &Values) -> String {
     let mut text = String::new();
-    let mut series = |name: &str, kind: &str, help: &str, labels: &str, value: f64| {
+    let mut write = |name: &str, kind: &str, help: &str, labels: &str, value: f64| {
         let name = format!("pgbouncer_follow_{name}");
-        let _ = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}"
-        );
+        let head = format!("# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(text, "{head}\n{name}{labels} {value}");
     };
-    let yes = |value: bool| f64::from(u8::from(value));
-    let mut gauge = |name: &str, help: &str, value: f64| series(name, "gauge", help, "", value);
-    gauge(
-        "following",
-        "Whether the pooler goes to the node that the monitor wants and that takes writes.",
-        yes(values.following),
-    );
-    gauge(
-        "monitor_up",
-        "Whether the monitor answered in the last round.",
-        yes(values.monitor_up),
-    );
-    gauge(
-        "wanted_primaries",
-        "How many nodes the monitor wants to take writes; 1 unless a failover is under way.",
-        values.wanted as f64,
-    );
-    gauge(
-        "primary_takes_writes",
-        "Whether the chosen node said that it takes writes.",
-        yes(values.takes_writes),
-    );
-    gauge(
-        "file_written",
-        "Whether the file could be written when it last had to be.",
-        yes(values.file_written),
-    );
-    gauge(
-        "pooler_up",
-        "Whether the pooler's console answered when it was last asked.",
-        yes(values.pooler_up),
-    );
-    gauge(
-        "last_round_timestamp_seconds",
-        "When the last round ended.",
-        values.round_at_s as f64,
-    );
-    if let Some(at_s) = values.changed_at_s {
-        gauge(
-            "last_change_timestamp_seconds",
-            "When the pooler was last sent to another node.",
-            at_s as f64,
-        );
-    }
-    if let Some(took_s) = values.change_took_s {
-        gauge(
-            "last_change_seconds",
-            "From the first round in which the monitor wanted that node until the pooler went there.",
-            took_s,
-        );
+    for (name, kind, help, value) in state(values).into_iter().chain(history(values)) {
+        if let Some(value) = value {
+            write(name, kind, help, "", value);
+        }
     }
     if let Some(node) = &values.primary {
         let escape = |text: &str| {
-            text.replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n")
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+            text.replace('\n', "\\n")
         };
         let labels = format!(
             "{{node=\"{}\",host=\"{}\",port=\"{}\"}}",
@@ -180,7 +222,7 @@ fn text(values: &Values) -> String {
             escape(&node.host),
             node.port
         );
-        series(
+        write(
             "primary_info",
             "gauge",
             "Where the pooler goes.",
@@ -188,27 +230,6 @@ fn text(values: &Values) -> String {
             1.0,
         );
     }
-    series(
-        "rounds_total",
-        "counter",
-        "Rounds since the start.",
-        "",
-        values.rounds as f64,
-    );
-    series(
-        "changes_total",
-        "counter",
-        "How often the pooler was sent to another node.",
-        "",
-        values.changes as f64,
-    );
-    series(
-        "clients_dropped_total",
-        "counter",
-        "Clients dropped because they were in the middle of something at the old node.",
-        "",
-        values.dropped as f64,
-    );
     text
 }
 

@@ -38,6 +38,13 @@ pub const CHECKS: [Check; 1] = [Check {
     also: &["pgbouncer"],
 }];
 
+/// What is no check, is never part of a drill, and has lab tests all the same.
+pub const DAEMONS: [Check; 1] = [Check {
+    name: "pgbouncer-follow",
+    groups: &["pgbouncer", "postgres"],
+    also: &[],
+}];
+
 /// How long the lab may take to be well again by itself between two checks; then it is reset.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(120);
 

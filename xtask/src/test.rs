@@ -17,7 +17,7 @@ use veza_probe::command::Command;
 use veza_probe::story::Story;
 
 use crate::cargo::{self, Program};
-use crate::drill::{CHECKS, Check, not_up, unless};
+use crate::drill::{CHECKS, Check, DAEMONS, not_up, unless};
 use crate::lab::{self, Lab};
 
 use lab_test::{Class, LabTest, Outcome};
@@ -39,13 +39,15 @@ pub struct Args {
     no_install: bool,
 }
 
-/// Every group that some check needs.
+/// Everything that has lab tests.
+fn tested() -> impl Iterator<Item = Check> {
+    CHECKS.into_iter().chain(DAEMONS)
+}
+
+/// Every group that something tested needs.
 fn known_groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = CHECKS
-        .iter()
-        .flat_map(|check| check.groups.iter().chain(check.also))
-        .copied()
-        .collect();
+    let groups = tested().flat_map(|check| check.groups.iter().chain(check.also));
+    let mut groups: Vec<&str> = groups.copied().collect();
     groups.sort_unstable();
     groups.dedup();
     groups
@@ -111,8 +113,7 @@ fn chosen(named: &[String]) -> Vec<Check> {
             .chain(check.also)
             .any(|group| named.iter().any(|n| n == group))
     };
-    CHECKS
-        .into_iter()
+    tested()
         .filter(|check| named.is_empty() || needed(check))
         .collect()
 }
@@ -302,9 +303,17 @@ mod tests {
 
     #[test]
     fn groups_choose_checks() {
-        assert_eq!(chosen(&[]), CHECKS);
-        assert_eq!(chosen(&["postgres".to_owned()]).len(), 1);
-        assert_eq!(chosen(&["another".to_owned()]), []);
+        assert_eq!(chosen(&[]), tested().collect::<Vec<_>>());
+        let names = |group: &str| -> Vec<&str> {
+            let chosen = chosen(&[group.to_owned()]);
+            chosen.iter().map(|check| check.name).collect()
+        };
+        assert_eq!(names("postgres"), ["pg-failover-check", "pgbouncer-follow"]);
+        assert_eq!(
+            names("pgbouncer"),
+            ["pg-failover-check", "pgbouncer-follow"]
+        );
+        assert_eq!(names("another"), Vec::<&str>::new());
         assert_eq!(known_groups(), ["pgbouncer", "postgres"]);
     }
 
