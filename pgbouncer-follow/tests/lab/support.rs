@@ -174,7 +174,7 @@ impl Lab {
 
     /// The end of the journal, now.
     pub async fn cursor(&self) -> String {
-        let line = "journalctl --lines 0 --show-cursor | sed 's/^-- cursor: //'";
+        let line = "journalctl --lines 0 --show-cursor | sed --quiet 's/^-- cursor: //p'";
         self.shell(POOLER, line).await
     }
 
