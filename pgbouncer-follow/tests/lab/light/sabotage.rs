@@ -48,8 +48,8 @@ async fn a_killed_follower_begins_anew_and_disturbs_nobody() {
     let process = "systemctl show --property MainPID --value pgbouncer-follow";
     let (pooler, before) = (lab.pooler().await, lab.shell(POOLER, process).await);
     let file = lab.shell(POOLER, &format!("cat {FILE}")).await;
-    let client = lab.through().await.unwrap().client;
-    ask(&client, "begin").await.unwrap();
+    let session = lab.through().await.unwrap();
+    ask(&session.client, "begin").await.unwrap();
     // What a crash, a person or a restored backup may have left.
     lab.shell(
         POOLER,
@@ -60,7 +60,7 @@ async fn a_killed_follower_begins_anew_and_disturbs_nobody() {
     lab.until(POOLER, &again).await;
     lab.until_metric("following 1").await;
     assert_eq!(lab.shell(POOLER, &format!("cat {FILE}")).await, file);
-    ask(&client, "commit")
+    ask(&session.client, "commit")
         .await
         .expect("its transaction goes on");
     assert_eq!(lab.pooler().await, pooler, "the pooler was not restarted");
