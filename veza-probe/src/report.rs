@@ -9,6 +9,7 @@ mod text;
 mod junit;
 pub mod textfile;
 mod html;
+pub mod keep;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -88,6 +89,12 @@ pub struct Report {
     /// Promises that a flag switched off.
     #[serde(default)]
     pub gates_off: Vec<GateOff>,
+    /// Numbers that were measured, whether or not a gate judges them; what `--compare` sets side by side.
+    #[serde(default)]
+    pub figures: Vec<Figure>,
+    /// Curves over the time of the run.
+    #[serde(default)]
+    pub charts: Vec<Chart>,
     /// What healing did.
     pub undo: Vec<HealedStep>,
     /// Nodes before and after, and the like.
@@ -196,6 +203,50 @@ pub fn probe_runs(samples: &[Sample]) -> Vec<ProbeRun> {
     runs
 }
 
+/// A number that was measured, once for each round of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Figure {
+    /// A stable word: `tps`.
+    pub id: String,
+    /// What it is, for people.
+    pub title: String,
+    /// Its unit: `/s`, `ms`.
+    pub unit: String,
+    /// The value of each round, in their order.
+    pub rounds: Vec<f64>,
+}
+
+impl Figure {
+    /// The middle value of all rounds (of an even number, the mean of both in the middle).
+    pub fn median(&self) -> Option<f64> {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let upper = sorted.get(sorted.len() / 2)?;
+        let lower = sorted.get(sorted.len().saturating_sub(1) / 2)?;
+        Some((upper + lower) / 2.0)
+    }
+}
+
+/// Curves with one axis of values, over the time of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// The unit of the values.
+    pub unit: String,
+    /// The curves.
+    pub curves: Vec<Curve>,
+}
+
+/// One curve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Curve {
+    /// What it is.
+    pub name: String,
+    /// Pairs of seconds since the run's clock was started, and value, in the order of time.
+    pub points: Vec<[f64; 2]>,
+}
+
 /// A small table for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Table {
@@ -255,6 +306,8 @@ impl Report {
             overlaps: Vec::new(),
             gates: Vec::new(),
             gates_off: Vec::new(),
+            figures: Vec::new(),
+            charts: Vec::new(),
             undo: Vec::new(),
             tables: Vec::new(),
             notes: Vec::new(),

@@ -164,6 +164,17 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// On which side of its limit a value holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    /// A time, a number of losses.
+    #[default]
+    AtMost,
+    /// A rate.
+    AtLeast,
+}
+
 /// One promise, with its limit and what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gate {
@@ -171,8 +182,11 @@ pub struct Gate {
     pub id: String,
     /// What is promised, for people.
     pub title: String,
-    /// The value may be at most this.
+    /// The value may be at most this, or must be at least this: see `bound`.
     pub limit: f64,
+    /// On which side of the limit the promise holds.
+    #[serde(default)]
+    pub bound: Bound,
     /// The unit of limit and value: `s`, `writes`.
     pub unit: String,
     /// What was measured; none when nothing was.
@@ -202,9 +216,33 @@ impl Gate {
             id: id.into(),
             title: title.into(),
             limit,
+            bound: Bound::AtMost,
             unit: unit.into(),
             measured,
             outcome,
+        }
+    }
+
+    /// A gate that holds when the value is at least `limit`: missed when even the upper bound is
+    /// below it, unclear when it lies inside the interval or nothing was measured.
+    pub fn at_least(
+        id: &str,
+        title: &str,
+        limit: f64,
+        unit: &str,
+        measured: Option<Measured>,
+    ) -> Gate {
+        let outcome = match measured {
+            Some(Measured {
+                upper: Some(upper), ..
+            }) if upper < limit => Outcome::Missed,
+            Some(Measured { lower, .. }) if lower >= limit => Outcome::Held,
+            _ => Outcome::Unclear,
+        };
+        Gate {
+            bound: Bound::AtLeast,
+            outcome,
+            ..Gate::at_most(id, title, limit, unit, measured)
         }
     }
 }
@@ -236,6 +274,22 @@ mod tests {
         assert_eq!(gate(60.0, Some(60.0)), Outcome::Held);
         assert_eq!(gate(60.1, Some(60.2)), Outcome::Missed);
         assert_eq!(gate(60.1, None), Outcome::Missed);
+    }
+
+    #[test]
+    fn at_least_holds_on_the_other_side() {
+        let least = |lower, upper| {
+            let measured = Some(Measured { lower, upper });
+            Gate::at_least("tps", "tps", 500.0, "/s", measured).outcome
+        };
+        assert_eq!(least(499.0, Some(499.9)), Outcome::Missed);
+        assert_eq!(least(500.0, Some(500.0)), Outcome::Held);
+        assert_eq!(least(501.0, None), Outcome::Held);
+        assert_eq!(least(499.0, Some(501.0)), Outcome::Unclear);
+        assert_eq!(least(499.0, None), Outcome::Unclear);
+        assert_eq!(least(f64::NAN, Some(f64::NAN)), Outcome::Unclear);
+        let nothing = Gate::at_least("tps", "tps", 500.0, "/s", None);
+        assert_eq!(nothing.outcome, Outcome::Unclear);
     }
 
     #[test]

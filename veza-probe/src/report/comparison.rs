@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Condition, Report};
+use super::{Condition, Figure, Report};
 use crate::verdict::{Gate, Measured};
 
 /// Conditions that differ in any two runs and make none of them incomparable: clocks, delays.
@@ -78,6 +78,11 @@ fn table(out: &mut String, old: &Report, new: &Report) -> std::fmt::Result {
         let before = before.map_or_else(|| "not judged".to_owned(), told);
         row(out, &gate.id, &before, &told(gate))?;
     }
+    for figure in &new.figures {
+        let before = old.figures.iter().find(|f| f.id == figure.id);
+        let before = before.map_or_else(|| "not measured".to_owned(), measured);
+        row(out, &figure.id, &before, &measured(figure))?;
+    }
     for phase in &new.phases {
         let seconds = |report: &Report| {
             let zero = report.fault.as_ref()?.called;
@@ -98,6 +103,13 @@ fn table(out: &mut String, old: &Report, new: &Report) -> std::fmt::Result {
 
 fn row(out: &mut String, name: &str, old: &str, new: &str) -> std::fmt::Result {
     writeln!(out, "{name:<16} {old:<28} {new:<28}")
+}
+
+fn measured(figure: &Figure) -> String {
+    let median = figure
+        .median()
+        .map(|value| format!("{value:.2} {}", figure.unit));
+    median.unwrap_or_else(|| "not measured".to_owned())
 }
 
 fn told(gate: &Gate) -> String {

@@ -3,6 +3,7 @@
 
 mod svg;
 mod gate_bar;
+mod chart;
 mod time_line;
 mod page;
 

@@ -12,7 +12,7 @@ use quick_junit::{
 
 use super::text::{number, value};
 use super::{GateOff, Report};
-use crate::verdict::{Gate, Outcome, Verdict};
+use crate::verdict::{Bound, Gate, Outcome, Verdict};
 
 /// The report as one JUnit test suite, named for the check. A start or length that can't be read is
 /// left out: a report without a time is better than none.
@@ -80,7 +80,11 @@ fn of_gate(gate: &Gate) -> TestCaseStatus {
         Some(measured) => format!("measured {} {unit}", value(measured)),
         None => "not measured".to_owned(),
     };
-    let message = format!("limit {} {unit}, {measured}", number(gate.limit));
+    let bound = match gate.bound {
+        Bound::AtMost => "limit",
+        Bound::AtLeast => "at least",
+    };
+    let message = format!("{bound} {} {unit}, {measured}", number(gate.limit));
     red(kind, word, &message, &gate.title)
 }
 

@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use super::{Report, Table};
+use super::{Figure, Report, Table};
 use crate::clock::At;
 use crate::ledger;
-use crate::verdict::{Gate, Measured};
+use crate::verdict::{Bound, Gate, Measured};
 
 /// The report as text.
 pub fn render(report: &Report) -> String {
@@ -34,6 +34,7 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     time_line(out, report)?;
     gates(out, report)?;
+    section(out, "Figures", report.figures.iter().map(figure))?;
     for table in &report.tables {
         write_table(out, table)?;
     }
@@ -142,13 +143,31 @@ fn gates(out: &mut String, report: &Report) -> std::fmt::Result {
         } else {
             ""
         };
-        let limit = format!("{} {}", number(gate.limit), gate.unit);
+        let bound = match gate.bound {
+            Bound::AtMost => "limit",
+            Bound::AtLeast => "at least",
+        };
+        let limit = format!("{bound} {} {}", number(gate.limit), gate.unit);
         format!(
-            "{id:<14} {outcome:<8} {measured} {unit} (limit {limit}): {}",
+            "{id:<17} {outcome:<8} {measured} {unit} ({limit}): {}",
             gate.title
         )
     };
     section(out, "Gates", report.gates.iter().map(line))
+}
+
+/// A figure with its median, and each round's value where there were several.
+fn figure(figure: &Figure) -> String {
+    let told = figure
+        .median()
+        .map_or_else(|| "not measured".to_owned(), number);
+    let unit = &figure.unit;
+    let rounds = figure.rounds.iter().map(|value| number(*value));
+    let rounds = match figure.rounds.len() {
+        0 | 1 => String::new(),
+        _ => format!(" (rounds: {})", rounds.collect::<Vec<_>>().join(", ")),
+    };
+    format!("{:<17} {told} {unit}{rounds}: {}", figure.id, figure.title)
 }
 
 /// A measured value without its unit: `9.48 to 9.53`.

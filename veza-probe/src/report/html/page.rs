@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::super::text::{number, value};
-use super::super::{Report, Table};
-use super::{gate_bar, time_line};
+use super::super::{Figure, Report, Table};
+use super::{chart, gate_bar, time_line};
 use crate::clock::At;
 use crate::fault::Fault;
 use crate::ledger;
 use crate::outage::Outage;
-use crate::verdict::{Gate, Outcome};
+use crate::verdict::{Bound, Gate, Outcome};
 
 /// Everything that the template shows.
 #[derive(Debug, Serialize)]
@@ -28,6 +28,9 @@ pub(super) struct Page {
     took: String,
     gates: Vec<GateRow>,
     gates_off: Vec<[String; 3]>,
+    /// Name, value, value of each round, what it is.
+    figures: Vec<[String; 4]>,
+    charts: Vec<ChartPart>,
     time_line: Option<String>,
     /// What the seconds of all tables are counted from.
     zero: &'static str,
@@ -58,6 +61,12 @@ struct GateRow {
     mark: &'static str,
     class: &'static str,
     bar: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ChartPart {
+    title: String,
+    drawing: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +109,8 @@ pub(super) fn page(report: &Report) -> Page {
             .iter()
             .map(|off| [off.id.clone(), off.title.clone(), off.flag.clone()])
             .collect(),
+        figures: report.figures.iter().map(figure).collect(),
+        charts: charts(report),
         time_line: time_line::drawing(report),
         zero: match fault {
             Some(_) => "seconds after the fault was called",
@@ -151,7 +162,10 @@ fn gate(gate: &Gate) -> GateRow {
         Outcome::Missed => ("✗", "bad"),
         Outcome::Unclear => ("?", "warn"),
     };
-    let limit = format!("{} {}", number(gate.limit), gate.unit);
+    let limit = match gate.bound {
+        Bound::AtMost => format!("{} {}", number(gate.limit), gate.unit),
+        Bound::AtLeast => format!("at least {} {}", number(gate.limit), gate.unit),
+    };
     let measured = match gate.measured {
         Some(measured) => format!("{} {}", value(measured), gate.unit),
         None => "not measured".to_owned(),
@@ -166,6 +180,28 @@ fn gate(gate: &Gate) -> GateRow {
         mark,
         class,
     }
+}
+
+fn figure(figure: &Figure) -> [String; 4] {
+    let told = |value: f64| format!("{} {}", number(value), figure.unit);
+    let rounds = figure.rounds.iter().map(|value| number(*value));
+    [
+        figure.id.clone(),
+        figure
+            .median()
+            .map_or_else(|| "not measured".to_owned(), told),
+        rounds.collect::<Vec<_>>().join(", "),
+        figure.title.clone(),
+    ]
+}
+
+fn charts(report: &Report) -> Vec<ChartPart> {
+    let drawn = report.charts.iter().filter_map(|chart| {
+        let drawing = chart::drawing(chart)?;
+        let title = chart.title.clone();
+        Some(ChartPart { title, drawing })
+    });
+    drawn.collect()
 }
 
 /// What was broken, and how that is known.

@@ -74,6 +74,17 @@ pub(super) fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> String {
     )
 }
 
+/// A line through places, in their order.
+pub(super) fn path(class: &str, places: impl Iterator<Item = (f64, f64)>) -> String {
+    let mut path = String::new();
+    for (index, (x, y)) in places.enumerate() {
+        let letter = if index == 0 { 'M' } else { 'L' };
+        // Writing to a String can't fail.
+        let _ = write!(path, "{letter}{x:.1} {y:.1}");
+    }
+    format!("<path class=\"{class}\" d=\"{path}\"/>\n")
+}
+
 /// A text at a place.
 pub(super) fn label(class: &str, at: (f64, f64), anchor: Anchor, text: impl Display) -> String {
     let (x, y) = at;

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::report::{Chart, Curve, Figure};
 use crate::verdict::{Gate, Measured, Outcome};
 
 /// What a hostile server or instance may say.
@@ -116,6 +117,20 @@ fn failed() -> Report {
         upper: None,
     });
     report.gates[0] = Gate::at_most("rto", "time without writes", 5.0, "s", measured);
+    report.figures = vec![Figure {
+        id: "tps".to_owned(),
+        title: "transactions per second".to_owned(),
+        unit: "/s".to_owned(),
+        rounds: vec![812.0, 820.0, 808.0],
+    }];
+    report.charts = vec![Chart {
+        title: "Transactions".to_owned(),
+        unit: "/s".to_owned(),
+        curves: vec![Curve {
+            name: "processed".to_owned(),
+            points: vec![[1.0, 790.0], [2.0, 815.0], [3.0, 830.0]],
+        }],
+    }];
     report
 }
 
@@ -178,7 +193,7 @@ fn hostile(value: &mut Json) {
     match value {
         Json::Array(all) => all.iter_mut().for_each(hostile),
         Json::Object(fields) => {
-            let closed = ["kind", "instance", "step", "protocol", "address"];
+            let closed = ["kind", "instance", "step", "protocol", "address", "bound"];
             for (name, value) in fields.iter_mut() {
                 if name == "outcome" && value == "missed" || value == "held" {
                     continue;

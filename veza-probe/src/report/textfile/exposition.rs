@@ -79,7 +79,7 @@ pub(super) const METRICS: [Metric; 9] = [
         name: "veza_gate_limit",
         kind: "gauge",
         labels: &["gate", "unit"],
-        help: "What a gate of the last run promised at most.",
+        help: "The limit of a gate of the last run.",
     },
     Metric {
         family: Family::GateValue,
