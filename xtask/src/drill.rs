@@ -32,11 +32,18 @@ pub struct Check {
 
 /// Every check, in the order of the drill. `cargo xtask test` takes from here which groups a
 /// package's lab tests need.
-pub const CHECKS: [Check; 1] = [Check {
-    name: "pg-failover-check",
-    groups: &["postgres"],
-    also: &["pgbouncer"],
-}];
+pub const CHECKS: [Check; 2] = [
+    Check {
+        name: "pg-failover-check",
+        groups: &["postgres"],
+        also: &["pgbouncer"],
+    },
+    Check {
+        name: "pgbouncer-load",
+        groups: &["postgres", "pgbouncer"],
+        also: &[],
+    },
+];
 
 /// What is no check, is never part of a drill, and has lab tests all the same.
 pub const DAEMONS: [Check; 1] = [Check {
