@@ -1,6 +1,7 @@
 # Each target calls one binary or `cargo xtask`. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help drill test tidy bench-prober lab-up lab-down lab-reset lab-status pg-failover
+.PHONY: help drill test tidy bench-prober lab-up lab-down lab-reset lab-status pg-failover \
+	pgbouncer-load bench-load
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +18,9 @@ tidy: ## The rules that clippy cannot say.
 bench-prober: ## The prober and a poll loop against outages of known length; 8 minutes on loopback.
 	cargo xtask bench prober
 
+bench-load: ## pgbouncer-load against pgbench by itself, through the lab's pooler; 11 minutes.
+	cargo xtask bench load
+
 lab-up: ## Makes or mends the lab: real servers in Incus containers on this host.
 	cargo xtask lab up
 
@@ -31,3 +35,6 @@ lab-status: ## A table of the lab's instances, with their health.
 
 pg-failover: ## Fails over the formation that the environment names; ARGS="--dry-run" shows the plan.
 	cargo run --quiet --package pg-failover-check -- $(ARGS)
+
+pgbouncer-load: ## Loads the pooler that the environment names; ARGS="--dry-run" shows the plan.
+	cargo run --quiet --package pgbouncer-load -- $(ARGS)

@@ -6,6 +6,7 @@ pub mod log;
 pub mod pool;
 mod journal;
 mod files;
+pub mod own;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::targets::place::Running;
 use crate::targets::{Access, Targets};
 use log::Log;
 use output::{Errors, Summary};
+use own::Own;
 use pool::{Pool, Watcher};
 
 /// How often pgbench and the pooler are looked at.
@@ -70,6 +72,15 @@ pub struct Round {
     pub complaints: Option<Vec<String>>,
     /// Why it was cut off.
     pub cut: Option<Cut>,
+    /// What this tool cost itself, when pgbench was started and when it had ended.
+    pub own: Option<(Own, Own)>,
+}
+
+impl Round {
+    /// How long it took, in seconds.
+    pub fn took_s(&self) -> f64 {
+        self.ended.us_since(self.began) as f64 / 1e6
+    }
 }
 
 /// Who watches, and what for.
@@ -209,7 +220,9 @@ impl Watch<'_> {
             pool: Pool::default(),
             complaints: None,
             cut: None,
+            own: None,
         };
+        let before = Own::now();
         let place = &self.targets.place;
         let files = files::files(self.args, access).map_err(Cut::Lost)?;
         let run = undo::run_id(&self.clock);
@@ -226,6 +239,7 @@ impl Watch<'_> {
         let attended = self.attend(&mut running, &mut round, (limit, watcher), stop);
         let cut = undo::guarded(attended).await;
         round.ended = self.clock.at();
+        round.own = before.zip(Own::now());
         running.end().await.map_err(Cut::Left)?;
         round.cut = cut.unwrap_or_else(|bug| Some(Cut::Lost(bug)));
         Ok(round)

@@ -144,6 +144,15 @@ fn figures(rounds: &[Round]) -> Vec<Figure> {
             pooled().map(|r| r.pool.maxwait_s()),
         ),
     ];
+    let cpu = |round: &Round| {
+        let (before, after) = round.own?;
+        Some((after.cpu_us - before.cpu_us) as f64 / 1e4 / round.took_s().max(0.001))
+    };
+    let memory = |round: &Round| Some(round.own?.1.peak_kib as f64 / 1024.0);
+    let title = "processor time of this tool itself, in percent of one core";
+    all.push(figure("own-cpu", title, "%", pooled().map(cpu)));
+    let title = "the most memory that this tool had";
+    all.push(figure("own-memory", title, "MiB", pooled().map(memory)));
     let past = || of_way(rounds, true);
     let ratio = pooled().zip(past()).map(|(one, other)| {
         let (one, other) = (tps(one)?, tps(other)?);

@@ -64,13 +64,12 @@ pub struct Seen {
 /// A round in numbers; `before` are clients of our own pool that were there already.
 pub fn seen(round: &Round, before: u64) -> Seen {
     let summary = round.summary.as_ref().ok();
-    let took_s = round.ended.us_since(round.began) as f64 / 1e6;
     let agrees = |processed: u64| round.log.done() == processed && round.log.strange() == 0;
     let complaint = || round.complaints.as_ref()?.first().cloned();
     Seen {
         code: round.code,
         clients: summary.map(|s| s.clients),
-        lasted_s: summary.map(|s| (s.duration_s as f64).min(took_s)),
+        lasted_s: summary.map(|s| (s.duration_s as f64).min(round.took_s())),
         processed: summary.map(|s| s.processed).filter(|n| agrees(*n)),
         failed: summary.map(|s| s.failed),
         tps: summary.and_then(|s| s.tps),
@@ -93,129 +92,101 @@ fn nearly_all(clients: u32) -> u64 {
 
 /// Every gate, those first that say best what went wrong.
 pub fn gates(promises: &Promises, rounds: &[Seen]) -> Vec<Gate> {
-    let exact = |value: Option<f64>| value.map(Measured::exact);
+    let mut gates = errors(promises, rounds);
+    gates.extend(proofs(promises, rounds));
+    gates.extend(limits(promises, rounds));
+    gates
+}
+
+/// Nothing may have gone wrong on either end.
+fn errors(promises: &Promises, rounds: &[Seen]) -> Vec<Gate> {
     let sum = |of: fn(&Seen) -> Option<u64>| {
         let all: Option<Vec<u64>> = rounds.iter().map(of).collect();
         let all = all.filter(|all| !all.is_empty());
-        exact(all.map(|all| all.iter().sum::<u64>() as f64))
+        all.map(|all| Measured::exact(all.iter().sum::<u64>() as f64))
     };
-    let least = |of: fn(&Seen) -> Option<f64>| exact(extreme(rounds, of, f64::min));
-    let most = |of: fn(&Seen) -> Option<f64>| exact(extreme(rounds, of, f64::max));
-    let (clients, none) = (promises.clients, 0.0);
-    let failed = promises.max_failed as f64;
-    let refused = promises.max_connection_errors as f64;
-    let mut gates = vec![
-        Gate::at_most(
-            "failed",
-            "transactions that failed",
-            failed,
-            "transactions",
-            sum(|s| s.failed),
-        ),
-        Gate::at_most(
-            "connection-errors",
-            "connections that could not be made",
-            refused,
-            "connections",
-            sum(|s| Some(s.connection_errors)),
-        ),
-        Gate::at_most(
-            "client-errors",
-            "clients that gave up, and other errors of pgbench",
-            none,
-            "errors",
-            sum(|s| Some(s.client_errors)),
-        ),
-    ];
+    let count =
+        |id, title, limit: u64, unit, of| Gate::at_most(id, title, limit as f64, unit, sum(of));
+    let (failed, refused) = (promises.max_failed, promises.max_connection_errors);
+    let title = "transactions that failed";
+    let mut gates = vec![count("failed", title, failed, "transactions", |s| s.failed)];
+    let title = "connections that could not be made";
+    gates.push(count(
+        "connection-errors",
+        title,
+        refused,
+        "connections",
+        |s| Some(s.connection_errors),
+    ));
+    let title = "clients that gave up, and other errors of pgbench";
+    gates.push(count("client-errors", title, 0, "errors", |s| {
+        Some(s.client_errors)
+    }));
     if rounds.iter().all(|round| round.complaints.is_some()) {
         let title = "errors in the pooler's log";
-        gates.push(Gate::at_most(
-            "pooler-errors",
-            title,
-            none,
-            "lines",
-            sum(|s| s.complaints),
-        ));
+        gates.push(count("pooler-errors", title, 0, "lines", |s| s.complaints));
     }
-    let nearly = nearly_all(clients) as f64;
-    let (seconds, clients) = (f64::from(promises.seconds), f64::from(clients));
-    gates.extend([
-        Gate::at_most(
-            "exit-status",
-            "pgbench's exit code",
-            none,
-            "code",
-            most(|s| s.code.map(f64::from)),
-        ),
-        Gate::at_least(
-            "processed",
-            "transactions that pgbench counts and that are in its log",
-            1.0,
-            "transactions",
-            least(|s| s.processed.map(|n| n as f64)),
-        ),
-        Gate::at_least(
-            "clients",
-            "clients of pgbench",
-            clients,
-            "clients",
-            least(|s| s.clients.map(|n| n as f64)),
-        ),
-        Gate::at_least(
+    gates
+}
+
+/// What was asked for was done, as far as both ends can show it.
+fn proofs(promises: &Promises, rounds: &[Seen]) -> Vec<Gate> {
+    let least = |id, title, limit, unit, of| {
+        let measured = extreme(rounds, of, f64::min).map(Measured::exact);
+        Gate::at_least(id, title, limit, unit, measured)
+    };
+    let status = extreme(rounds, |s| s.code.map(f64::from), f64::max).map(Measured::exact);
+    let (clients, seconds) = (f64::from(promises.clients), f64::from(promises.seconds));
+    let nearly = nearly_all(promises.clients) as f64;
+    let processed = "transactions that pgbench counts and that are in its log";
+    vec![
+        Gate::at_most("exit-status", "pgbench's exit code", 0.0, "code", status),
+        least("processed", processed, 1.0, "transactions", |s| {
+            s.processed.map(|n| n as f64)
+        }),
+        least("clients", "clients of pgbench", clients, "clients", |s| {
+            s.clients.map(|n| n as f64)
+        }),
+        least(
             "clients-seen",
             "clients seen at the pooler at once",
             nearly,
             "clients",
-            least(|s| s.clients_seen.map(|n| n as f64)),
+            |s| s.clients_seen.map(|n| n as f64),
         ),
+        least("duration", "length of the load", seconds, "s", |s| {
+            s.lasted_s
+        }),
+    ]
+}
+
+/// What the user asked for beyond that.
+fn limits(promises: &Promises, rounds: &[Seen]) -> Vec<Gate> {
+    let most = |of| extreme(rounds, of, f64::max).map(Measured::exact);
+    let least = |of| extreme(rounds, of, f64::min).map(Measured::exact);
+    let p99 = promises.p99_max_ms.map(|limit| {
+        let title = "99 in 100 transactions took at most";
+        Gate::at_most("p99", title, limit, "ms", most(|s| s.p99_ms))
+    });
+    let tps = promises.tps_min.map(|limit| {
         Gate::at_least(
-            "duration",
-            "length of the load",
-            seconds,
-            "s",
-            least(|s| s.lasted_s),
-        ),
-    ]);
-    if let Some(limit) = promises.p99_max_ms {
-        gates.push(Gate::at_most(
-            "p99",
-            "99 in 100 transactions took at most",
-            limit,
-            "ms",
-            most(|s| s.p99_ms),
-        ));
-    }
-    if let Some(limit) = promises.tps_min {
-        gates.push(Gate::at_least(
             "tps",
             "transactions per second",
             limit,
             "/s",
             least(|s| s.tps),
-        ));
-    }
-    if let Some(limit) = promises.maxwait_max_s {
+        )
+    });
+    let maxwait = promises.maxwait_max_s.map(|limit| {
         let title = "longest wait for a server connection that was seen";
-        gates.push(Gate::at_most(
-            "maxwait",
-            title,
-            limit,
-            "s",
-            most(|s| s.maxwait_s),
-        ));
-    }
-    if let Some((earlier, limit)) = &promises.earlier {
+        Gate::at_most("maxwait", title, limit, "s", most(|s| s.maxwait_s))
+    });
+    let slower = promises.earlier.as_ref().map(|(earlier, limit)| {
         let title = "fewer transactions per second than in the earlier run";
         let measured = regression(earlier, rounds);
-        gates.push(Gate::at_most(
-            "tps-regression",
-            title,
-            *limit,
-            "%",
-            measured,
-        ));
-    }
-    gates
+        Gate::at_most("tps-regression", title, *limit, "%", measured)
+    });
+    [p99, tps, maxwait, slower].into_iter().flatten().collect()
 }
 
 /// The smallest or largest of all rounds; none when one of them has none.

@@ -2,6 +2,7 @@
 //! `bench/NAME.json`.
 
 mod prober;
+mod load;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ pub struct Args {
 enum Subject {
     /// The prober and a poll loop against outages whose start and end are known; loopback only.
     Prober(prober::Args),
+    /// pgbouncer-load against pgbench by itself, in turns, through the lab's pooler.
+    Load(load::Args),
 }
 
 /// Measures; 0 when every promise was kept, 1 when not. Always in a release build: one that was
@@ -38,6 +41,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let measured = match args.subject {
         Subject::Prober(args) => unless(&stop, prober::run(args)).await,
+        Subject::Load(args) => unless(&stop, load::run(args)).await,
     };
     measured.unwrap_or_else(|signal| Ok(ExitCode::from(Verdict::Interrupted(signal).code())))
 }

@@ -2,7 +2,7 @@
 
 #[path = "heavy/ends.rs"]
 mod ends;
-#[path = "heavy/errors.rs"]
-mod errors;
+#[path = "heavy/failures.rs"]
+mod failures;
 #[path = "heavy/passes.rs"]
 mod passes;

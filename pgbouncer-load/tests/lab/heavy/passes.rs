@@ -105,7 +105,7 @@ async fn past_the_pooler_and_against_an_earlier_run() {
     assert_eq!(ran.figure("pooler-ratio").len(), 2);
     assert_eq!(ran.figure("direct-tps").len(), 2);
     let earlier = lab.folder.join("earlier.json");
-    let mut report = ran.report.clone();
+    let mut report = ran.report;
     std::fs::write(&earlier, report.to_string()).unwrap();
     let against = earlier.display().to_string();
     let compared: Vec<&str> = load.into_iter().chain(["--against", &against]).collect();

@@ -108,10 +108,9 @@ fn round_step(least: f64) -> f64 {
         return 1.0;
     }
     let power = 10_f64.powf(least.log10().floor());
-    let step = [1.0, 2.0, 5.0].iter().map(|m| m * power);
-    step.filter(|step| *step >= least * 0.999)
-        .next()
-        .unwrap_or(power * 10.0)
+    let mut steps = [1.0, 2.0, 5.0].iter().map(|m| m * power);
+    let fits = steps.find(|step| *step >= least * 0.999);
+    fits.unwrap_or(power * 10.0)
 }
 
 /// Multiples of a step from `first` to `last`.

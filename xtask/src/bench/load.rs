@@ -1,0 +1,322 @@
+//! `cargo xtask bench load`: what pgbouncer-load costs. The same pgbench with the same options runs by
+//! itself and under the check, in turns, through the lab's pooler; what differs is the watching.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use veza_probe::address;
+use veza_probe::clock::{Clock, Stop};
+use veza_probe::command::Command;
+use veza_probe::incus::{Incus, socket_path};
+use veza_probe::story::Story;
+
+use crate::cargo::{self, fresh_folder, workspace};
+use crate::lab::{self, Lab};
+
+/// How much longer than its load a run may take.
+const GRACE: Duration = Duration::from_secs(180);
+
+/// What is promised: the ratio of transactions, our share of a core in percent, and how much more memory
+/// a long run may have, in MiB.
+const RATIO_MIN: f64 = 0.99;
+const CPU_MAX: f64 = 2.0;
+const GROWTH_MAX: f64 = 8.0;
+
+/// What is measured, and how much of it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many rounds; each runs both.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each load takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// How many clients.
+    #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = clap::value_parser!(u32).range(8..=5000))]
+    clients: u32,
+    /// How long the one load takes whose memory is compared; 0 leaves it out.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    memory_seconds: u32,
+}
+
+/// One round.
+#[derive(Debug, Serialize)]
+struct Round {
+    bare_tps: f64,
+    checked_tps: f64,
+    ratio: f64,
+    own_cpu_percent: f64,
+    own_memory_mib: f64,
+}
+
+/// What is written.
+#[derive(Debug, Serialize)]
+struct Summary {
+    clients: u32,
+    seconds: u32,
+    rounds: Vec<Round>,
+    median_ratio: f64,
+    worst_cpu_percent: f64,
+    memory_seconds: u32,
+    long_memory_mib: Option<f64>,
+    kept: bool,
+}
+
+/// Measures, prints the table, and writes `bench/load.json`.
+///
+/// # Errors
+/// When it can't be measured or written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let (clock, story) = (Clock::start(), Story::new(false));
+    let groups = ["postgres", "pgbouncer"].map(str::to_owned);
+    let lab = lab::ensure_up(&groups, &story, true).await?;
+    let build = ["build", "--release", "--package", "pgbouncer-load"];
+    let programs = cargo::build(&build, &Stop::listen()?).await?;
+    let program = programs.into_iter().find(|p| p.target == "pgbouncer-load");
+    let folder = fresh_folder("bench", clock)?;
+    let bench = Bench {
+        program: program.context("cargo built no pgbouncer-load")?.path,
+        uri: pooler(&lab).await?,
+        lab,
+        folder,
+        clients: args.clients,
+    };
+    // The tables, and a warm cache.
+    bench.checked(3).await?;
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds {
+        story.say(&format!("round {number} of {}", args.rounds));
+        rounds.push(bench.round(number, args.seconds).await?);
+    }
+    let long_memory_mib = match args.memory_seconds {
+        0 => None,
+        seconds => Some(figure(&bench.checked(seconds).await?, "own-memory")?),
+    };
+    story.end();
+    let summary = summarize(&args, rounds, long_memory_mib);
+    tell(&summary)?;
+    let path = workspace()?.join("bench/load.json");
+    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(ExitCode::from(u8::from(!summary.kept)))
+}
+
+struct Bench {
+    program: PathBuf,
+    /// The pooler with its address, without a password.
+    uri: String,
+    lab: Lab,
+    folder: PathBuf,
+    clients: u32,
+}
+
+impl Bench {
+    /// Both in turns; who is first changes each time.
+    async fn round(&self, number: u32, seconds: u32) -> anyhow::Result<Round> {
+        let (bare_tps, report) = if number % 2 == 1 {
+            let bare = self.bare(seconds).await?;
+            (bare, self.checked(seconds).await?)
+        } else {
+            let report = self.checked(seconds).await?;
+            (self.bare(seconds).await?, report)
+        };
+        let checked_tps = figure(&report, "tps")?;
+        Ok(Round {
+            bare_tps,
+            checked_tps,
+            ratio: checked_tps / bare_tps,
+            own_cpu_percent: figure(&report, "own-cpu")?,
+            own_memory_mib: figure(&report, "own-memory")?,
+        })
+    }
+
+    async fn bare(&self, seconds: u32) -> anyhow::Result<f64> {
+        let folder = self.folder.join("bare");
+        std::fs::create_dir_all(&folder)?;
+        let (clients, length) = (self.clients.to_string(), seconds.to_string());
+        let command = Command::new("pgbench")
+            .args([
+                "-n",
+                "-P",
+                "1",
+                "-l",
+                "--log-prefix=tx",
+                "--failures-detailed",
+            ])
+            .args(["-c", &clients, "-j", "8", "-T", &length, "-M", "simple"])
+            .arg(&self.uri)
+            .env("LC_ALL", "C")
+            .folder(&folder);
+        let output = self.with_lab(command).run(limit(seconds)).await;
+        std::fs::remove_dir_all(&folder)?;
+        let text = output?.stdout;
+        let tps = text.lines().find_map(|line| line.strip_prefix("tps = "));
+        let tps = tps.and_then(|rest| rest.split(' ').next());
+        tps.and_then(|word| word.parse().ok())
+            .with_context(|| format!("pgbench printed no tps: {text}"))
+    }
+
+    async fn checked(&self, seconds: u32) -> anyhow::Result<Value> {
+        let (clients, length) = (self.clients.to_string(), seconds.to_string());
+        let command = Command::new(&self.program).args(["--format", "json", "--clients", &clients]);
+        let command = command.args(["--threads", "8", "--seconds", &length]);
+        let output = self.with_lab(command).output(limit(seconds)).await?;
+        let report: Value = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("pgbouncer-load printed no report: {}", output.stderr))?;
+        let verdict = report
+            .get("verdict")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if verdict != "pass" {
+            bail!("pgbouncer-load came to {verdict}: {}", output.stderr);
+        }
+        Ok(report)
+    }
+
+    fn with_lab(&self, command: Command) -> Command {
+        let env = self.lab.env().into_iter();
+        env.fold(command, |command, (name, value)| command.env(name, value))
+    }
+}
+
+fn limit(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into()) + GRACE
+}
+
+/// The pooler's URI with its address, as this host knows no name of the lab.
+async fn pooler(lab: &Lab) -> anyhow::Result<String> {
+    let env = lab.env();
+    let value = |name: &str| {
+        let found = env.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, value)| value.clone())
+            .with_context(|| format!("the lab has no {name}"))
+    };
+    let uri = value("DATABASE_URL")?;
+    let socket = socket_path(|name| std::env::var_os(name));
+    let (incus, _) = Incus::connect(&socket, &value("VEZA_INCUS_PROJECT")?).await?;
+    let host = uri
+        .split('@')
+        .nth(1)
+        .and_then(|rest| rest.split(':').next());
+    let host = host.context("DATABASE_URL names no host")?;
+    let resolved = address::resolve(host, &incus.instances().await?).await?;
+    ensure!(uri.contains('?'), "DATABASE_URL has no parameters");
+    Ok(format!("{uri}&hostaddr={}", resolved.address))
+}
+
+/// The one value of a figure.
+fn figure(report: &Value, id: &str) -> anyhow::Result<f64> {
+    let figures = report.get("figures").and_then(Value::as_array);
+    let found = figures
+        .into_iter()
+        .flatten()
+        .find(|f| f.get("id").and_then(Value::as_str) == Some(id));
+    let value = found.and_then(|f| f.get("rounds")?.get(0)?.as_f64());
+    value.with_context(|| format!("the report has no figure {id}"))
+}
+
+fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> Summary {
+    let mut ratios: Vec<f64> = rounds.iter().map(|round| round.ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    let median_ratio = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
+    let worst = |of: fn(&Round) -> f64| rounds.iter().map(of).fold(0.0, f64::max);
+    let worst_cpu_percent = worst(|round| round.own_cpu_percent);
+    let short_mib = worst(|round| round.own_memory_mib);
+    let flat = long_memory_mib.is_none_or(|long| long <= short_mib + GROWTH_MAX);
+    Summary {
+        clients: args.clients,
+        seconds: args.seconds,
+        median_ratio,
+        worst_cpu_percent,
+        memory_seconds: args.memory_seconds,
+        long_memory_mib,
+        kept: median_ratio >= RATIO_MIN && worst_cpu_percent <= CPU_MAX && flat,
+        rounds,
+    }
+}
+
+fn tell(summary: &Summary) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} clients, {} s", summary.clients, summary.seconds)?;
+    writeln!(
+        out,
+        "round  pgbench tps  under the check  ratio  own CPU %  own MiB"
+    )?;
+    for (index, round) in summary.rounds.iter().enumerate() {
+        writeln!(
+            out,
+            "{:>5}  {:>11.1}  {:>15.1}  {:>5.3}  {:>9.2}  {:>7.1}",
+            index + 1,
+            round.bare_tps,
+            round.checked_tps,
+            round.ratio,
+            round.own_cpu_percent,
+            round.own_memory_mib
+        )?;
+    }
+    writeln!(
+        out,
+        "median ratio {:.3}, promised at least {RATIO_MIN}",
+        summary.median_ratio
+    )?;
+    writeln!(
+        out,
+        "own CPU at most {:.2} %, promised {CPU_MAX}",
+        summary.worst_cpu_percent
+    )?;
+    if let Some(long) = summary.long_memory_mib {
+        writeln!(
+            out,
+            "memory after {} s: {long:.1} MiB",
+            summary.memory_seconds
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn round(ratio: f64, cpu: f64) -> Round {
+        Round {
+            bare_tps: 100.0,
+            checked_tps: 100.0 * ratio,
+            ratio,
+            own_cpu_percent: cpu,
+            own_memory_mib: 20.0,
+        }
+    }
+
+    #[test]
+    fn each_promise_can_be_broken() {
+        let args = Args {
+            rounds: 1,
+            seconds: 1,
+            clients: 8,
+            memory_seconds: 300,
+        };
+        let kept = |ratio, cpu, long| summarize(&args, vec![round(ratio, cpu)], Some(long)).kept;
+        assert!(kept(0.99, 2.0, 28.0));
+        assert!(!kept(0.98, 2.0, 28.0) && !kept(0.99, 2.1, 28.0) && !kept(0.99, 2.0, 28.1));
+        assert!(
+            !summarize(&args, Vec::new(), None).kept,
+            "nothing was measured"
+        );
+    }
+
+    #[test]
+    fn figures_are_found_by_their_id() {
+        let report = json!({"figures": [{"id": "tps", "rounds": [7.5]}]});
+        assert_eq!(figure(&report, "tps").unwrap(), 7.5);
+        assert!(figure(&report, "p99").is_err());
+    }
+}
