@@ -177,7 +177,21 @@ async fn pgbench_version(targets: &Targets) -> Result<String, Untouched> {
 /// What a connection that was not made comes to.
 fn unreachable(what: &str, error: &Error) -> Untouched {
     let reason = format!("{what}: {error}");
-    let (id, next) = match error.kind() {
+    // PgBouncer has one SQLSTATE, 08P01, for all that it says itself: only its words tell them apart.
+    let says = |words: &[&str]| words.iter().any(|part| reason.contains(part));
+    let kind = match error.kind() {
+        Kind::Server
+            if says(&[
+                "SASL authentication failed",
+                "password authentication failed",
+            ]) =>
+        {
+            Kind::Credentials
+        }
+        Kind::Server if says(&["no more connections allowed"]) => Kind::Full,
+        other => other,
+    };
+    let (id, next) = match kind {
         Kind::Credentials => (
             "credentials-refused",
             "correct the password's variable, its file, or PGPASSFILE",
@@ -230,7 +244,7 @@ impl Pooler {
             pool_mode: text(own, "pool_mode"),
             pool_size: text(database, "pool_size"),
             used_clients: used.map_or(0, |row| row.number("items")),
-            own_clients: own.map_or(0, |row| clients(row)),
+            own_clients: own.map_or(0, clients),
             waiting: waiting(&pools),
             config,
         })

@@ -222,6 +222,14 @@ pub fn judge(promises: &Promises, rounds: &[Seen], gates: &[Gate], cut: Option<&
     if let Some(cut) = cut {
         return of_cut(cut);
     }
+    // Whatever else was seen of it: a load that ended well by its own word, in words that are not known, was
+    // perhaps none.
+    let mut ended_well = rounds.iter().filter(|s| s.code == Some(0));
+    if let Some(words) = ended_well.find_map(|s| s.unread.as_ref()) {
+        let reason =
+            format!("what pgbench printed is of another shape than is known here: {words}");
+        return Judgement::new(Verdict::Inconclusive, "result-unreadable", reason, runbook);
+    }
     match worst(gates) {
         Outcome::Held => {
             let done: u64 = rounds.iter().filter_map(|s| s.processed).sum();
@@ -247,16 +255,8 @@ pub fn judge(promises: &Promises, rounds: &[Seen], gates: &[Gate], cut: Option<&
         Outcome::Unclear => {
             let unclear = gates.iter().filter(|gate| gate.outcome == Outcome::Unclear);
             let told: Vec<String> = unclear.map(told).collect();
-            let unread = rounds.iter().find_map(|s| s.unread.clone());
-            let (id, why) = match unread {
-                Some(words) => (
-                    "result-unreadable",
-                    format!("; what pgbench printed is of another shape: {words}"),
-                ),
-                None => ("gate-unclear", String::new()),
-            };
-            let reason = format!("{}{why}", told.join("; "));
-            Judgement::new(Verdict::Inconclusive, id, reason, runbook)
+            let reason = told.join("; ");
+            Judgement::new(Verdict::Inconclusive, "gate-unclear", reason, runbook)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! bounded: one histogram of all latencies, and a small one for each stretch of the run.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use hdrhistogram::Histogram;
 
@@ -101,11 +102,13 @@ impl Log {
         let second: i64 = fields.nth(1)?.parse().ok()?;
         let _: u32 = fields.next()?.parse().ok()?;
         let key = second.div_euclid(self.width_s);
-        if !self.parts.contains_key(&key) {
-            let done = Histogram::new_with_bounds(1, LONGEST_US, 2).ok()?;
-            self.parts.insert(key, Part { done, failed: 0 });
-        }
-        let part = self.parts.get_mut(&key)?;
+        let part = match self.parts.entry(key) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => {
+                let done = Histogram::new_with_bounds(1, LONGEST_US, 2).ok()?;
+                place.insert(Part { done, failed: 0 })
+            }
+        };
         match time {
             "skipped" => {}
             "failed" | "serialization" | "deadlock" => {

@@ -99,6 +99,7 @@ fn what_was_not_read_is_inconclusive() {
         *s = Seen {
             code: Some(0),
             complaints: Some(0),
+            clients_seen: Some(0),
             unread: Some("there is no line `duration:`".into()),
             ..Seen::default()
         };

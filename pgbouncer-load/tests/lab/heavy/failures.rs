@@ -50,7 +50,7 @@ async fn transactions_that_fail_and_clients_that_give_up() {
     let mut running = lab.start(&["--clients", "40", "--threads", "2", "--seconds", "6"]);
     running.until_said("round 1");
     let busy = "select count(pg_terminate_backend(pid)) from (select pid from pg_stat_activity where \
-                usename = 'veza' and state <> 'idle' limit 3) as some";
+                usename = 'veza' and state <> 'idle' limit 3) as victims";
     let all = async {
         let mut terminated: u32 = 0;
         while terminated < 3 {
