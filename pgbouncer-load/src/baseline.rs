@@ -327,9 +327,15 @@ pub fn clients(row: &Row) -> u64 {
     row.number("cl_active") + row.number("cl_waiting")
 }
 
+/// Whether somebody waits in a pool, and has for a second: for moments one always does while clients
+/// come.
+pub fn waits(row: &Row) -> bool {
+    row.number("cl_waiting") > 0 && row.number("maxwait") > 0
+}
+
 /// Pools in which somebody waits.
 fn waiting(pools: &[Row]) -> Vec<String> {
-    let waits = pools.iter().filter(|row| row.number("cl_waiting") > 0);
+    let waits = pools.iter().filter(|row| waits(row));
     let told = waits.map(|row| {
         let name = |column| row.text(column).unwrap_or("?");
         let (count, oldest) = (row.number("cl_waiting"), row.number("maxwait"));
@@ -429,6 +435,13 @@ async fn direct(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn to_wait_for_a_moment_is_not_to_wait() {
+        let row = |waiting, longest| Row::of(&[("cl_waiting", waiting), ("maxwait", longest)]);
+        assert!(waits(&row("1", "1")));
+        assert!(!waits(&row("9", "0")) && !waits(&row("0", "0")));
+    }
 
     #[test]
     fn who_waits_is_told_and_idle_clients_count() {

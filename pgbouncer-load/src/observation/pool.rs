@@ -3,7 +3,7 @@
 use veza_probe::clock::{At, Clock};
 
 use crate::baseline::console::{Console, Row};
-use crate::baseline::{clients, is_pool};
+use crate::baseline::{clients, is_pool, waits};
 use crate::targets::Access;
 
 /// One look at our own pool.
@@ -143,10 +143,10 @@ impl<'a> Watcher<'a> {
 
     fn others(&self, pools: &[Row]) -> Vec<String> {
         let login = &self.pooler.login;
-        let waits = pools.iter().filter(|row| {
-            !is_pool(row, &login.dbname, &login.user) && row.number("cl_waiting") > 0
-        });
-        let told = waits.map(|row| {
+        let waiting = pools
+            .iter()
+            .filter(|row| !is_pool(row, &login.dbname, &login.user) && waits(row));
+        let told = waiting.map(|row| {
             let name = |column| row.text(column).unwrap_or("?");
             let count = row.number("cl_waiting");
             format!(
