@@ -160,12 +160,13 @@ impl Lab {
                 clock::sleep(Duration::from_millis(100)).await;
             }
         };
-        let came = within(2 * MINUTE, wait).await;
+        let came = within(MINUTE, wait).await;
         assert!(came.is_ok(), "{line} in {instance}: {last:?}");
     }
 
     /// Waits until the follower has said this since a cursor of the journal.
     pub async fn until_said(&self, since: &str, words: &str) {
+        let words = words.replace('\'', r"'\''");
         let line = format!(
             "journalctl --unit pgbouncer-follow --after-cursor '{since}' --output cat | grep --fixed-strings --quiet '{words}'"
         );

@@ -147,8 +147,8 @@ async fn of_two_nodes_that_claim_it_none_is_chosen() {
     lab.ask_monitor("insert into pgautofailover.formation (formationid, kind, dbname, opt_secondary) values ('two', 'pgsql', 'veza', true)").await;
     for node in ["pgaf-primary", "pgaf-replica"] {
         lab.ask_monitor(&format!(
-            "insert into pgautofailover.node (formationid, nodename, nodehost, nodeport, sysidentifier, goalstate, reportedstate) \
-             values ('two', 'two-{node}', '{node}.lxd', 5433, 1, 'primary', 'primary')"
+            "insert into pgautofailover.node (formationid, groupid, nodename, nodehost, nodeport, sysidentifier, goalstate, reportedstate) \
+             values ('two', 0, 'two-{node}', '{node}.lxd', 5433, 1, 'primary', 'primary')"
         ))
         .await;
     }
