@@ -13,6 +13,7 @@ use veza_probe::postgres::{Conninfo, Login, Target, Tls};
 use veza_probe::report::Untouched;
 use veza_probe::undo;
 use veza_probe::verdict::{Judgement, Verdict};
+use veza_probe::way::Way;
 
 use crate::cli::{self, Args};
 use place::Place;
@@ -165,6 +166,7 @@ async fn access(
         at.push(Target {
             name: host.name.clone(),
             address: SocketAddr::new(ip, host.port),
+            way: Way::Here,
         });
     }
     Ok(Access { login, tls, at })

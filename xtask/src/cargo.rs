@@ -96,10 +96,13 @@ pub async fn build_quietly(
     packages: &BTreeSet<&str>,
     limit: Duration,
 ) -> anyhow::Result<(Vec<Program>, bool)> {
-    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    let wanted = packages.iter().flat_map(|name| ["--bin", name]);
     let build = cargo()?
         .args(["build", "--message-format=json-render-diagnostics"])
-        .args(packages);
+        // With the features of the whole workspace, as everything else: a package by itself has fewer, and
+        // its dependencies would be compiled once more.
+        .arg("--workspace")
+        .args(wanted);
     let done = build.run(limit).await?;
     let fresh = !done.stdout.contains("\"fresh\":false");
     Ok((programs(&done.stdout), fresh))

@@ -88,9 +88,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     story.end();
     let packages: Vec<&str> = chosen
         .iter()
-        .flat_map(|check| ["--package", check.name])
+        .flat_map(|check| ["--bin", check.name])
         .collect();
-    let build: Vec<&str> = ["build"].into_iter().chain(packages).collect();
+    let build = ["build", "--workspace"];
+    let build: Vec<&str> = build.into_iter().chain(packages).collect();
     let programs = cargo::build(&build, &stop).await;
     if let Some(signal) = stop.requested() {
         return Ok(stopped(&story, signal));

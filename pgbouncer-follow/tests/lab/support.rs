@@ -7,6 +7,7 @@ use veza_probe::clock::{self, within};
 use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::{Conninfo, Host, Login, Session, Target, Tls, connect};
+use veza_probe::way::Way;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
@@ -103,6 +104,7 @@ impl Lab {
         let target = Target {
             address: format!("{address}:{port}").parse().unwrap(),
             name,
+            way: Way::Here,
         };
         let login = Login::new(conninfo, |name| std::env::var_os(name)).unwrap();
         let tls = Tls::new(&login).unwrap();

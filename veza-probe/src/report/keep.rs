@@ -42,7 +42,7 @@ impl Keep<'_> {
         };
         match self.events {
             Some(path) if *path == *"-" => {
-                story.record(*clock, "stdout", Box::new(std::io::stdout()))
+                story.record(*clock, "stdout", Box::new(std::io::stdout()));
             }
             Some(path) => {
                 let file = std::fs::File::create(path);
