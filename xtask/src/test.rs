@@ -308,11 +308,9 @@ mod tests {
             let chosen = chosen(&[group.to_owned()]);
             chosen.iter().map(|check| check.name).collect()
         };
-        assert_eq!(names("postgres"), ["pg-failover-check", "pgbouncer-follow"]);
-        assert_eq!(
-            names("pgbouncer"),
-            ["pg-failover-check", "pgbouncer-follow"]
-        );
+        let all = ["pg-failover-check", "pgbouncer-load", "pgbouncer-follow"];
+        assert_eq!(names("postgres"), all);
+        assert_eq!(names("pgbouncer"), all);
         assert_eq!(names("another"), Vec::<&str>::new());
         assert_eq!(known_groups(), ["pgbouncer", "postgres"]);
     }
