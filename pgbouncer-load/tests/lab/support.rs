@@ -187,6 +187,12 @@ impl Lab {
     }
 }
 
+/// Whether this host has a pgbench that runs.
+pub fn has_pgbench() -> bool {
+    let asked = Command::new("pgbench").arg("--version").output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         if !std::thread::panicking() {

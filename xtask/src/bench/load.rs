@@ -75,7 +75,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (clock, story) = (Clock::start(), Story::new(false));
     let groups = ["postgres", "pgbouncer"].map(str::to_owned);
     let lab = lab::ensure_up(&groups, &story, true).await?;
-    let build = ["build", "--release", "--package", "pgbouncer-load"];
+    let build = [
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        "pgbouncer-load",
+    ];
     let programs = cargo::build(&build, &Stop::listen()?).await?;
     let program = programs.into_iter().find(|p| p.target == "pgbouncer-load");
     let folder = fresh_folder("bench", clock)?;

@@ -1,6 +1,10 @@
 //! Loads that pass, in every place and on every way.
 
-use crate::support::{Lab, POOLER, variable};
+use std::time::Duration;
+
+use veza_probe::clock;
+
+use crate::support::{Lab, MINUTE, POOLER, variable};
 
 /// Passwords of the lab's password file.
 fn passwords() -> Vec<String> {
@@ -27,14 +31,18 @@ async fn a_load_passes_here_and_there_and_leaves_nothing() {
     let load = ["--clients", "100", "--threads", "4", "--seconds", "4"];
     let mut run = lab.start(&load);
     run.until_said("round 1");
-    while lab.pgbench_here().is_empty() {
-        std::thread::yield_now();
-    }
-    let list = process_list();
-    assert!(
-        list.contains("--log-prefix=tx"),
-        "pgbench is in the process list"
-    );
+    // Here or in an instance: this host's list has both.
+    let listed = async {
+        loop {
+            let list = process_list();
+            if list.contains("--log-prefix=tx") {
+                return list;
+            }
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let list = clock::within(MINUTE, listed).await;
+    let list = list.expect("pgbench is in the process list");
     for password in passwords() {
         assert!(!list.contains(&password), "a password in the process list");
     }
