@@ -238,9 +238,7 @@ impl Watch {
 
     /// Why nothing more is known of the probes, where another process issues them.
     pub fn lost(&self) -> Option<String> {
-        self.prober.lost().then(|| {
-            "the observer was lost: what the client saw since then is not known".to_owned()
-        })
+        self.prober.lost().then(told_lost)
     }
 
     fn connector_errors(&self) -> Vec<String> {
@@ -387,8 +385,9 @@ impl Watch {
     /// Stops probing and following, reads what became of the writes, and takes the heartbeat's table
     /// away.
     pub async fn finish(self, baseline: &Baseline) -> Observation {
-        let (connectors, lost) = (self.prober.connectors(), self.lost());
-        let samples = self.prober.finish().await;
+        let connectors = self.prober.connectors();
+        let (samples, lost) = self.prober.finish_or_lose().await;
+        let lost = lost.then(told_lost);
         let direct = match self.direct {
             Some(direct) => direct.finish().await,
             None => Vec::new(),
@@ -426,6 +425,10 @@ impl Watch {
             leftovers,
         }
     }
+}
+
+fn told_lost() -> String {
+    "the observer was lost: what the client saw since then is not known".to_owned()
 }
 
 /// Compares what the client was told with the rows that are there.

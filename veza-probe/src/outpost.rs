@@ -189,7 +189,8 @@ impl Outpost {
             words: Mutex::new(String::new()),
         });
         let mut tasks = JoinSet::new();
-        let listening = listen(attached, outgoing, tunnel.clone(), Arc::clone(&heard));
+        let kept = Arc::clone(&heard);
+        let listening = listen(attached, outgoing, tunnel.clone(), kept, SILENCE);
         tasks.spawn(listening);
         let mut outpost = Outpost {
             instance: instance.clone(),
@@ -357,35 +358,22 @@ impl Heard {
 
 /// Passes frames in both directions until the program is gone, or silent for too long.
 async fn listen(
-    attached: Attached,
+    mut attached: Attached,
     mut outgoing: mpsc::UnboundedReceiver<Frame>,
     tunnel: Tunnel,
     heard: Arc<Heard>,
+    silence: Duration,
 ) {
-    let mut attached = attached;
-    let mut frames = Frames::default();
-    loop {
-        tokio::select! {
-            frame = outgoing.recv() => {
-                let Some(frame) = frame else { break };
-                if attached.input.send(frame.encoded()).is_err() {
-                    break;
-                }
-            }
-            piece = within(SILENCE, attached.output.recv()) => {
-                let Ok(Some(piece)) = piece else {
-                    break;
-                };
-                frames.push(&piece);
-                match take_all(&mut frames, &tunnel, &heard) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        heard.keep(&error.to_string());
-                        break;
-                    }
-                }
-            }
-        }
+    let input = attached.input.clone();
+    let sending = async {
+        while let Some(frame) = outgoing.recv().await
+            && input.send(frame.encoded()).is_ok()
+        {}
+    };
+    // Apart from what is sent: our own signs of life must not count as the program's.
+    tokio::select! {
+        () = sending => {}
+        () = hear(&mut attached.output, &tunnel, &heard, silence) => {}
     }
     // Its last words may still be on their way.
     clock::sleep(Duration::from_millis(100)).await;
@@ -400,6 +388,26 @@ async fn listen(
         }
         is_unmet
     });
+}
+
+/// Takes what the program says until it says no more.
+async fn hear(
+    output: &mut mpsc::UnboundedReceiver<Vec<u8>>,
+    tunnel: &Tunnel,
+    heard: &Heard,
+    silence: Duration,
+) {
+    let mut frames = Frames::default();
+    loop {
+        match within(silence, output.recv()).await {
+            Ok(Some(piece)) => frames.push(&piece),
+            Ok(None) => return,
+            Err(elapsed) => return heard.keep(&elapsed.to_string()),
+        }
+        if let Err(error) = take_all(&mut frames, tunnel, heard) {
+            return heard.keep(&error.to_string());
+        }
+    }
 }
 
 fn take_all(frames: &mut Frames, tunnel: &Tunnel, heard: &Heard) -> std::io::Result<()> {

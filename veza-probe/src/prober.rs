@@ -265,12 +265,22 @@ impl Prober {
     ///
     /// # Panics
     /// With the panic of a task, if one panicked.
-    pub async fn finish(mut self) -> Vec<Sample> {
+    pub async fn finish(self) -> Vec<Sample> {
+        self.finish_or_lose().await.0
+    }
+
+    /// The same, and whether the process that issued the probes was lost, up to the last sample: see
+    /// [`Prober::lost`].
+    ///
+    /// # Panics
+    /// With the panic of a task, if one panicked.
+    pub async fn finish_or_lose(mut self) -> (Vec<Sample>, bool) {
         self.stop.send_replace(Some(self.clock.at()));
         while self.dispatcher.join_next().await.is_some() {}
         drop(self.connectors);
         self.store.resume_panic();
-        std::mem::take(&mut self.store.lock().samples)
+        let mut log = self.store.lock();
+        (std::mem::take(&mut log.samples), log.lost)
     }
 }
 

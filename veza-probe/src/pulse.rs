@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::clock::within;
-use crate::incus::Incus;
+use crate::incus::{Incus, Status};
 use crate::instance::InstanceName;
 use crate::way::{Options, Way};
 
@@ -65,6 +65,14 @@ impl Pulse {
         let Some(instance) = &self.from else {
             return self.ask(&Way::Here, limit).await;
         };
+        // A command would wait in an instance that is frozen, and a stopped one takes none.
+        let found = incus.instance(instance).await.map_err(|e| e.to_string())?;
+        if found.status != Status::Running {
+            return Err(format!(
+                "{instance} is {}: nothing can be asked from there",
+                found.status
+            ));
+        }
         let (ip, port) = (
             self.address.ip().to_string(),
             self.address.port().to_string(),

@@ -38,6 +38,20 @@ pub struct Attached {
 type Socket = WebSocketStream<reqwest::Upgraded>;
 
 impl Attached {
+    /// Streams without a command, for tests of what stands on both ends.
+    #[cfg(test)]
+    pub(crate) fn of(
+        input: mpsc::UnboundedSender<Vec<u8>>,
+        output: mpsc::UnboundedReceiver<Vec<u8>>,
+    ) -> Attached {
+        Attached {
+            input,
+            output,
+            errors: Arc::default(),
+            _tasks: JoinSet::new(),
+        }
+    }
+
     /// What it wrote to its standard error so far, as one line.
     pub fn errors(&self) -> String {
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);

@@ -104,3 +104,37 @@ async fn a_host_that_can_not_be_made_there_is_a_loss_with_its_reason() {
     assert!(prober.lost());
     assert_eq!(outpost.told(), "no such file");
 }
+
+#[tokio::test]
+async fn a_program_that_is_silent_is_gone_however_much_is_said_to_it() {
+    let (outpost, sent) = outpost();
+    let hosts = (Value::Null, Vec::new());
+    let prober = outpost.probe(Clock::start(), hosts, Shape::default(), At(0));
+    let mut news = prober.subscribe();
+    // It is there and takes everything, and never says a word.
+    let (input, _taken) = mpsc::unbounded_channel();
+    let (_mute, output) = mpsc::unbounded_channel();
+    let attached = Attached::of(input, output);
+    let silence = Duration::from_millis(300);
+    let heard = Arc::clone(&outpost.heard);
+    let listening = listen(attached, sent, outpost.tunnel.clone(), heard, silence);
+    let talking = async {
+        let sign = || Frame::Word(Word::Ping { number: 0 });
+        while outpost.out.send(sign()).is_ok() {
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let gone = async {
+        tokio::select! {
+            () = listening => {}
+            () = talking => {}
+        }
+    };
+    within(Duration::from_secs(20), gone)
+        .await
+        .expect("noticed");
+    let told = within(Duration::from_secs(20), news.changed()).await;
+    told.expect("whoever waits for samples is told").unwrap();
+    assert!(prober.lost());
+    assert!(outpost.told().contains("no answer"), "{}", outpost.told());
+}

@@ -215,6 +215,16 @@ mod tests {
         drop(sender);
         news.changed().await.unwrap();
         assert!(prober.lost());
-        assert_eq!(prober.finish().await, []);
+        assert_eq!(prober.finish_or_lose().await, (vec![], true));
+    }
+
+    #[tokio::test]
+    async fn a_loss_while_the_last_samples_are_waited_for_is_told_too() {
+        let (sender, batches) = mpsc::unbounded_channel::<Batch>();
+        // It ends instead of sending the last batch.
+        let finish = move || drop(sender);
+        let prober = Prober::fed(Clock::start(), std::iter::empty(), batches, finish);
+        assert!(!prober.lost());
+        assert_eq!(prober.finish_or_lose().await, (vec![], true));
     }
 }

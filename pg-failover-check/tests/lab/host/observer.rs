@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use veza_probe::clock;
-use veza_probe::incus::FileKind;
+use veza_probe::incus::{FileKind, StateChange};
 
 use super::kill;
 use crate::support::{Lab, MINUTE, Running, name};
@@ -117,6 +117,30 @@ async fn without_its_observer_a_drill_says_nothing_and_is_undone() {
     let ran = lab.ran(&check.ended());
     ran.came_to(5, "inconclusive", "observer-blind");
     ran.says("the observer was lost");
+    assert_eq!(lab.as_it_is().await, before);
+    assert!(lab.records().is_empty());
+    nothing_is_left(&lab).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn an_observer_that_falls_silent_is_lost_too_and_holds_up_nothing_for_long() {
+    let lab = Lab::new("observer-silent").await;
+    let (primary, _) = lab.roles().await;
+    let before = lab.as_it_is().await;
+    let args = ["--observe-from", INSTANCE, "--read-only"];
+    let mut check = start(&lab, &args);
+    lab.until_broken(&primary, &mut check).await;
+    let set = async |change| {
+        let done = lab.incus.set_state(&name(INSTANCE), change, MINUTE).await;
+        done.unwrap();
+    };
+    set(StateChange::Freeze).await;
+    check.until_said("the program in the instance is gone");
+    // What proves that the primary answers again is asked from there.
+    set(StateChange::Unfreeze).await;
+    let ran = lab.ran(&check.ended());
+    ran.came_to(5, "inconclusive", "observer-blind");
     assert_eq!(lab.as_it_is().await, before);
     assert!(lab.records().is_empty());
     nothing_is_left(&lab).await;
