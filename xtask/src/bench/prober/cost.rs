@@ -14,9 +14,6 @@ use veza_probe::prober::{Prober, Shape};
 use super::client::Client;
 use super::service::Service;
 
-/// How fine the kernel counts: USER_HZ of proc_pid_stat(5), the same on all that this runs on.
-const TICK_US: i64 = 10_000;
-
 /// Connections are made for this long before the first probe is due.
 const CONNECT_FIRST: Duration = Duration::from_millis(500);
 
@@ -94,33 +91,12 @@ pub async fn probe_only(address: SocketAddr, stretch: Duration) -> anyhow::Resul
 
 /// User and system time of this process so far.
 fn cpu_us() -> anyhow::Result<i64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
-    ticks(&stat)
-        .map(|ticks| ticks * TICK_US)
-        .context("/proc/self/stat has no times")
-}
-
-/// Fields 14 and 15; the program's name in field 2 may hold anything, spaces and brackets too.
-fn ticks(stat: &str) -> Option<i64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let user: i64 = fields.next()?.parse().ok()?;
-    let system: i64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    clock::processor_us().context("/proc/self/stat has no times")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn user_and_system_time_are_added_whatever_the_name() {
-        let rest = "S 1 2 2 0 -1 4194304 100 0 0 0 37 5 900 901 20 0 3 0 1000";
-        assert_eq!(ticks(&format!("7 (xtask) {rest}")), Some(42));
-        assert_eq!(ticks(&format!("7 (a) b (c) {rest}")), Some(42));
-        assert_eq!(ticks("7 (xtask) S 1"), None);
-        assert_eq!(ticks(""), None);
-    }
 
     #[test]
     fn this_process_has_times() {
