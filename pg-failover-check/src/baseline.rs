@@ -11,13 +11,13 @@ use veza_probe::clock::Clock;
 use veza_probe::fault::Kind;
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
-use veza_probe::postgres::Target;
+use veza_probe::postgres::{Access, Target};
 use veza_probe::report::{Condition, Untouched};
 use veza_probe::story::Story;
 use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::Args;
-use crate::targets::{self, Access, Targets};
+use crate::targets::{self, Targets};
 use feasibility::Feasible;
 use formation::Node;
 use monitor::Monitor;

@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use veza_probe::arguments::{self, Output, Said, project_name, remote_name};
 use veza_probe::fault::Kind;
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::Conninfo;
@@ -17,7 +17,7 @@ use veza_probe::secret::Secret;
 use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
 use veza_probe::window::Window;
 
-use values::{milliseconds, node_instance, project_name, remote_name, seconds, unseen};
+use values::{milliseconds, node_instance, seconds};
 
 /// The check's name: in reports, in records, and as a program.
 pub const CHECK: &str = "pg-failover-check";
@@ -55,7 +55,12 @@ pub struct Args {
     /// The monitor: a URI without password (the variable's may have one). Without it, role
     /// autoctl_node and database pg_auto_failover on the instance named by --monitor. The password:
     /// PGAF_MONITOR_PASSWORD, PGAF_MONITOR_PASSWORD_FILE, or PGPASSFILE.
-    #[arg(long, env = "PGAF_MONITOR_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGAF_MONITOR_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     monitor_uri: Option<Secret>,
 
     /// [`Args::monitor_uri`], read.
@@ -75,7 +80,12 @@ pub struct Args {
     /// hosts are probed; without it, the monitor's nodes are, with the formation's database and
     /// the user that PGUSER names. The password: PGAF_FORMATION_PASSWORD,
     /// PGAF_FORMATION_PASSWORD_FILE, or PGPASSFILE.
-    #[arg(long, env = "PGAF_FORMATION_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGAF_FORMATION_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     formation_uri: Option<Secret>,
 
     /// [`Args::formation_uri`], read.
@@ -90,7 +100,7 @@ pub struct Args {
 
     /// With --via: the pooler, a URI without password (the variable's may have one). The password:
     /// DATABASE_PASSWORD, DATABASE_PASSWORD_FILE, or PGPASSFILE.
-    #[arg(long, env = "DATABASE_URL", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(long, env = "DATABASE_URL", value_name = "URI", hide_env_values = true)]
     database_url: Option<Secret>,
 
     /// [`Args::database_url`], read; only with --via.
@@ -208,49 +218,9 @@ pub struct Args {
     #[arg(long, requires = "recover")]
     pub take_over: bool,
 
-    /// How the result is printed on stdout; the story is on stderr.
-    #[arg(
-        long,
-        env = "VEZA_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
-    pub format: Format,
-
-    /// Keeps the report in every form, in a folder of this run's own in DIR; DIR/latest leads to the
-    /// newest.
-    #[arg(long, env = "VEZA_REPORT", value_name = "DIR")]
-    pub report: Option<PathBuf>,
-
-    /// With --report: how many runs of this check are kept in DIR; older ones are removed.
-    #[arg(long, env = "VEZA_KEEP", value_name = "NUMBER", requires = "report")]
-    pub keep: Option<usize>,
-
-    /// Writes each event as it happens, as a line of JSON, to FILE; `-` is stdout.
-    #[arg(long, env = "VEZA_EVENTS", value_name = "FILE")]
-    pub events: Option<PathBuf>,
-
-    /// Writes the result as metrics into this folder of node_exporter's textfile collector. Not with
-    /// --dry-run or --recover, which are no drills.
-    #[arg(long, env = "VEZA_TEXTFILE_DIR", value_name = "DIR")]
-    pub textfile_dir: Option<PathBuf>,
-
-    /// No story, and no result either when there is nothing to do about it (pass, clean).
-    #[arg(long, short, env = "VEZA_QUIET")]
-    pub quiet: bool,
-
-    /// A file of variables, a line NAME=VALUE each, for everything that is taken from the environment
-    /// here; a name that no tool knows is refused.
-    #[arg(long, env = "VEZA_ENV_FILE", value_name = "FILE")]
-    env_file: Option<PathBuf>,
-
-    /// Prints the screen of a report.json again; nothing is run.
-    #[arg(long, value_name = "REPORT")]
-    show: Option<PathBuf>,
-
-    /// Prints the gates and phases of two reports side by side; nothing is run.
-    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
-    compare: Option<Vec<PathBuf>>,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// What stands between clients and nodes.
@@ -258,15 +228,6 @@ pub struct Args {
 pub enum Via {
     /// PgBouncer, in any pooling mode.
     Pgbouncer,
-}
-
-/// How the result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people: one screen.
-    Text,
-    /// For machines: one object.
-    Json,
 }
 
 /// What came of the arguments.
@@ -332,32 +293,15 @@ fn look(args: &[OsString]) -> Option<Parsed> {
 
 /// The variables that this check takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let command = Args::command();
-    let of_flags = command.get_arguments().filter_map(|arg| arg.get_env());
-    let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
-    let passwords = [
-        "PGAF_MONITOR_PASSWORD",
-        "PGAF_FORMATION_PASSWORD",
-        "DATABASE_PASSWORD",
-    ];
-    of_flags.chain(passwords.map(str::to_owned)).collect()
+    let passwords = ["PGAF_MONITOR", "PGAF_FORMATION", "DATABASE"];
+    arguments::variables(&Args::command(), &passwords)
 }
 
-/// clap's error as ours: help and version are no errors, everything else is usage.
+/// clap's error as ours.
 fn told(error: &clap::Error) -> Parsed {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Tell(error.to_string()),
-        _ => {
-            let text = error.to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let text = text.split("\n\nUsage:").next().unwrap_or(text);
-            let text = text
-                .split("\n\nFor more information")
-                .next()
-                .unwrap_or(text)
-                .trim();
-            Parsed::Usage(usage(text.split_whitespace().collect::<Vec<_>>().join(" ")))
-        }
+    match Said::from(error) {
+        Said::Asked(text) => Parsed::Tell(text),
+        Said::Wrong(words) => Parsed::Usage(usage(words)),
     }
 }
 
@@ -371,44 +315,22 @@ pub fn usage(words: impl Into<String>) -> Judgement {
     )
 }
 
-/// A connection URI, never echoed: it may hold a password even where it must not.
-fn conninfo(
-    uri: Option<&Secret>,
-    (flag, variable): (&str, &str),
-    typed: bool,
-) -> Result<Option<Conninfo>, String> {
-    let Some(uri) = uri else { return Ok(None) };
-    let name = if typed { flag } else { variable };
-    let parsed: Conninfo = uri.expose().parse().map_err(|e| format!("{name}: {e}"))?;
-    if typed && parsed.has_password() {
-        return Err(format!(
-            "{flag} holds a password, which every user of this host can read in the process list: \
-             put it into PGPASSFILE, or set {variable} instead"
-        ));
-    }
-    Ok(Some(parsed))
-}
-
 impl Args {
     /// Reads what clap takes as it is, so that a bad value is never repeated in a message.
     fn complete(&mut self, typed: impl Fn(&str) -> bool) -> Result<(), String> {
         self.shape()?;
-        let to_stdout = self.events.as_ref().is_some_and(|file| *file == *"-");
-        if to_stdout && self.format == Format::Json {
-            return Err("--events - and --format json both want stdout: give events a file".into());
-        }
-        let monitor = ("--monitor-uri", "PGAF_MONITOR_URI");
-        self.monitor_conninfo = conninfo(self.monitor_uri.as_ref(), monitor, typed("monitor_uri"))?;
-        let formation = ("--formation-uri", "PGAF_FORMATION_URI");
-        self.formation_conninfo = conninfo(
-            self.formation_uri.as_ref(),
-            formation,
-            typed("formation_uri"),
-        )?;
+        self.output.check()?;
+        let given = |uri: Option<&Secret>, names, id| {
+            let read = |uri| Conninfo::given(uri, names, typed(id));
+            uri.map(read).transpose()
+        };
+        let names = ("--monitor-uri", "PGAF_MONITOR_URI");
+        self.monitor_conninfo = given(self.monitor_uri.as_ref(), names, "monitor_uri")?;
+        let names = ("--formation-uri", "PGAF_FORMATION_URI");
+        self.formation_conninfo = given(self.formation_uri.as_ref(), names, "formation_uri")?;
         if self.via.is_some() {
-            let database = ("--database-url", "DATABASE_URL");
-            let uri = self.database_url.as_ref();
-            self.database_conninfo = conninfo(uri, database, typed("database_url"))?;
+            let names = ("--database-url", "DATABASE_URL");
+            self.database_conninfo = given(self.database_url.as_ref(), names, "database_url")?;
             if self.database_conninfo.is_none() {
                 return Err("--via needs the pooler: set DATABASE_URL or --database-url".into());
             }

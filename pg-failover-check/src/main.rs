@@ -24,7 +24,7 @@ use veza_probe::undo::{self, End, Journal, Leash, Recovered, WATCHDOG_WORD, guar
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
-use cli::{Args, CHECK, Format, Parsed};
+use cli::{Args, CHECK, Parsed};
 use observation::heartbeat::NodeClient;
 use observation::{Observation, Watch};
 use report::{Gathered, keep, missing};
@@ -87,7 +87,7 @@ async fn check(args: Vec<OsString>) -> ExitCode {
         },
         Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
     };
-    let story = Story::new(args.quiet);
+    let story = Story::new(args.output.quiet);
     let kept = keep::look_at_metrics(&args).and_then(|()| keep::open(&args, &clock, &story));
     let stop = Stop::listen().map_err(no_signals);
     let (report, kept) = match (stop, kept) {
@@ -99,24 +99,13 @@ async fn check(args: Vec<OsString>) -> ExitCode {
         (Ok(_), Err(why)) => (report::untouched(&clock, &args, why), None),
     };
     story.say(&format!("{}: {}", report.verdict, report.reason));
-    keep::save(kept.as_ref(), &report, &story);
-    if let Some((kept, keep)) = kept.as_ref().zip(args.keep)
-        && let Err(error) = kept.keep(keep)
-    {
-        story.say(&format!("older reports could not be removed: {error}"));
-    }
+    keep::save_last(&args, kept.as_ref(), &report, &story);
     keep::save_metrics(&args, &report, &story);
     story.end();
-    let silent = args.quiet && matches!(report.verdict.as_str(), "pass" | "clean");
-    match args.format {
-        Format::Text if silent => {}
-        Format::Text => tell(&mut std::io::stdout(), &veza_probe::report::text(&report)),
-        Format::Json => {
-            let text = report.json();
-            let text = text.unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"));
-            tell(&mut std::io::stdout(), &text);
-        }
-    }
+    tell(
+        &mut std::io::stdout(),
+        &keep::printed(&args.output, &report),
+    );
     ExitCode::from(report.exit_code)
 }
 

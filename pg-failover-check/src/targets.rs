@@ -2,29 +2,19 @@
 //! PostgreSQL yet.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
 use veza_probe::clock::Clock;
 use veza_probe::incus::{self, Incus, Instance, Place, Server, Status};
 use veza_probe::outpost::Outpost;
-use veza_probe::postgres::{Conninfo, Login, Target, Tls};
+use veza_probe::postgres::{Access, Conninfo, Target};
 use veza_probe::report::Untouched;
 use veza_probe::undo::{Refusal, State};
 use veza_probe::verdict::{Judgement, Verdict};
 use veza_probe::way::Way;
 
 use crate::cli::Args;
-
-/// A way to log in somewhere, prepared once.
-#[derive(Clone)]
-pub struct Access {
-    /// Who logs in, with which password.
-    pub login: Login,
-    /// The encryption.
-    pub tls: Tls,
-}
 
 /// Whom this is about.
 pub struct Targets {
@@ -225,26 +215,17 @@ fn default_monitor(args: &Args) -> Result<Conninfo, Untouched> {
         .map_err(|e| usage(format!("--monitor {}: {e}", args.monitor)))
 }
 
-/// A login, with the password of the variable that belongs to it: `PGPASSWORD` could only be right
-/// for one of the two logins of this check, so each has a variable of its own.
+/// The login of a URI, with the password of its own variable.
 ///
 /// # Errors
 /// Usage when variables make no login.
 pub fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
-    let lookup = |name: &str| -> Option<OsString> {
-        match name {
-            "PGPASSWORD" => std::env::var_os(format!("{prefix}_PASSWORD")),
-            "PGPASSWORD_FILE" => std::env::var_os(format!("{prefix}_PASSWORD_FILE")),
-            other => std::env::var_os(other),
-        }
-    };
     let variable = match prefix {
         "DATABASE" => "DATABASE_URL".to_owned(),
         other => format!("{other}_URI"),
     };
-    let login = Login::new(conninfo, lookup).map_err(|e| usage(format!("{variable}: {e}")))?;
-    let tls = Tls::new(&login).map_err(|e| usage(format!("{variable}: {e}")))?;
-    Ok(Access { login, tls })
+    let access = Access::new(conninfo, prefix, |name| std::env::var_os(name));
+    access.map_err(|words| usage(format!("{variable}: {words}")))
 }
 
 fn usage(words: String) -> Untouched {

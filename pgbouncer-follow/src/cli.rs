@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use veza_probe::postgres::{Conninfo, Login, Tls};
+use veza_probe::arguments::{self, Said};
+use veza_probe::postgres::{Access, Conninfo};
 use veza_probe::secret::Secret;
 
 use crate::databases::Database;
@@ -38,16 +38,31 @@ const EXIT_CODES: &str = "Exit codes:
 pub struct Args {
     /// The monitor: a URI without password (the variable's may have one). Its role needs to read
     /// pgautofailover.node, and nothing more.
-    #[arg(long, env = "PGAF_MONITOR_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGAF_MONITOR_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     monitor_uri: Secret,
 
     /// How to log in at a node: role, database and TLS of this URI; which node is the monitor's word,
     /// so its hosts are not used. The role needs to log in, and nothing more.
-    #[arg(long, env = "PGAF_FORMATION_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGAF_FORMATION_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     formation_uri: Secret,
 
     /// PgBouncer's console: a URI to its database pgbouncer, as one of its admin_users.
-    #[arg(long, env = "PGBOUNCER_ADMIN_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGBOUNCER_ADMIN_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     admin_uri: Secret,
 
     /// The file to write; pgbouncer.ini has `%include FILE`. Its folder must be writable.
@@ -99,15 +114,6 @@ pub struct Args {
     /// here; a name that no tool knows is refused.
     #[arg(long, env = "VEZA_ENV_FILE", value_name = "FILE")]
     env_file: Option<PathBuf>,
-}
-
-/// A way to log in somewhere, prepared once.
-#[derive(Debug)]
-pub struct Access {
-    /// Who logs in, with which password.
-    pub login: Login,
-    /// The encryption.
-    pub tls: Tls,
 }
 
 /// All that is needed to follow.
@@ -191,54 +197,27 @@ fn settings(args: Args, typed: impl Fn(&str) -> bool) -> Result<Settings, String
     })
 }
 
-/// A connection URI, never echoed: it may hold a password even where it must not.
+/// The login of a URI, with the password of its own variable.
 fn access(uri: &Secret, flag: &str, prefix: &str, typed: bool) -> Result<Access, String> {
     let variable = format!("{prefix}_URI");
+    let names = (flag, variable.as_str());
+    let access = Access::new(Conninfo::given(uri, names, typed)?, prefix, |name| {
+        std::env::var_os(name)
+    });
     let name = if typed { flag } else { variable.as_str() };
-    let parsed: Conninfo = uri.expose().parse().map_err(|e| format!("{name}: {e}"))?;
-    if typed && parsed.has_password() {
-        return Err(format!(
-            "{flag} holds a password, which every user of this host can read in the process list: \
-             put it into PGPASSFILE, or set {variable} instead"
-        ));
-    }
-    let lookup = |asked: &str| match asked {
-        "PGPASSWORD" => std::env::var_os(format!("{prefix}_PASSWORD")),
-        "PGPASSWORD_FILE" => std::env::var_os(format!("{prefix}_PASSWORD_FILE")),
-        other => std::env::var_os(other),
-    };
-    let login = Login::new(parsed, lookup).map_err(|e| format!("{name}: {e}"))?;
-    let tls = Tls::new(&login).map_err(|e| format!("{name}: {e}"))?;
-    Ok(Access { login, tls })
+    access.map_err(|words| format!("{name}: {words}"))
 }
 
 /// The variables that this tool takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let command = Args::command();
-    let of_flags = command.get_arguments().filter_map(|arg| arg.get_env());
-    let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
     let passwords = ["PGAF_MONITOR", "PGAF_FORMATION", "PGBOUNCER_ADMIN"];
-    let passwords = passwords.map(|prefix| format!("{prefix}_PASSWORD"));
-    of_flags.chain(passwords).collect()
+    arguments::variables(&Args::command(), &passwords)
 }
 
-/// clap's error as ours: help and version are no errors, everything else is usage.
+/// clap's error as ours.
 fn told(error: &clap::Error) -> Parsed {
-    let text = error.to_string();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Tell(text),
-        _ => {
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let ends = ["\n\nUsage:", "\n\nFor more information"];
-            let text = ends
-                .iter()
-                .fold(text, |text, end| text.split(end).next().unwrap_or(text));
-            Parsed::Usage(text.split_whitespace().collect::<Vec<_>>().join(" "))
-        }
+    match Said::from(error) {
+        Said::Asked(text) => Parsed::Tell(text),
+        Said::Wrong(words) => Parsed::Usage(words),
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
-fn unseen(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text))
 }

@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use veza_probe::clock::within;
-use veza_probe::postgres::{Error, Session, Target, connect_first};
+use veza_probe::postgres::{Access, Error, Session, Target, connect_first};
 
-use crate::cli::Access;
 use crate::databases::Database;
 
 /// How long the console may take for anything.

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio_postgres::AsyncMessage;
 use veza_probe::clock::within;
-use veza_probe::postgres::{Error, Session, Target, connect_first};
+use veza_probe::postgres::{Access, Error, Session, Target, connect_first};
 
-use crate::cli::Access;
 use crate::formation::Node;
 
 /// How long the monitor may take for anything. Longer: while it hangs, that much later it is said.

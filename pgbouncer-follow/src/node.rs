@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use veza_probe::clock::within;
-use veza_probe::postgres::{Error, Host, Step, Target, connect, writable};
+use veza_probe::postgres::{Access, Error, Host, Step, Target, connect, writable};
 
-use crate::cli::Access;
 use crate::formation::Node;
 
 /// How long a node may take. It is asked again at once in a failover, so this is short; a node that is

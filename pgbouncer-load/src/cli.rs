@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use veza_probe::arguments::{self, Output, Said, project_name, remote_name};
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::Conninfo;
 use veza_probe::report::{Report, keep};
@@ -56,7 +56,7 @@ const EXIT_CODES: &str = "Exit codes:
 #[command(name = "pgbouncer-load", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Args {
     /// The Incus project that holds the pooler. Without one its log and its limits are not read.
-    #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME")]
+    #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME", value_parser = project_name)]
     pub project: Option<String>,
 
     /// The Incus that holds the project: an https remote of Incus' own client. Without it, the Incus of
@@ -65,13 +65,14 @@ pub struct Args {
         long,
         env = "VEZA_INCUS_REMOTE",
         value_name = "NAME",
-        requires = "project"
+        requires = "project",
+        value_parser = remote_name
     )]
     pub remote: Option<String>,
 
     /// The way through the pooler: a URI without password (the variable's may have one). The password:
     /// DATABASE_PASSWORD, DATABASE_PASSWORD_FILE, or PGPASSFILE.
-    #[arg(long, env = "DATABASE_URL", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(long, env = "DATABASE_URL", value_name = "URI", hide_env_values = true)]
     database_url: Option<Secret>,
 
     /// [`Args::database_url`], read.
@@ -81,7 +82,12 @@ pub struct Args {
     /// The pooler's admin console: a URI without password (the variable's may have one). The password:
     /// PGBOUNCER_ADMIN_PASSWORD, PGBOUNCER_ADMIN_PASSWORD_FILE, or PGPASSFILE. A user of stats_users is
     /// enough.
-    #[arg(long, env = "PGBOUNCER_ADMIN_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGBOUNCER_ADMIN_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     admin_uri: Option<Secret>,
 
     /// [`Args::admin_uri`], read.
@@ -94,7 +100,12 @@ pub struct Args {
 
     /// With --direct: the way to the primary without the pooler, as --database-url. The password:
     /// PGAF_FORMATION_PASSWORD, PGAF_FORMATION_PASSWORD_FILE, or PGPASSFILE.
-    #[arg(long, env = "PGAF_FORMATION_URI", value_name = "URI", hide_env_values = true, value_parser = unseen)]
+    #[arg(
+        long,
+        env = "PGAF_FORMATION_URI",
+        value_name = "URI",
+        hide_env_values = true
+    )]
     direct_uri: Option<Secret>,
 
     /// [`Args::direct_uri`], read.
@@ -202,49 +213,9 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// How the result is printed on stdout; the story is on stderr.
-    #[arg(
-        long,
-        env = "VEZA_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
-    pub format: Format,
-
-    /// Keeps the report in every form, in a folder of this run's own in DIR; DIR/latest leads to the
-    /// newest.
-    #[arg(long, env = "VEZA_REPORT", value_name = "DIR")]
-    pub report: Option<PathBuf>,
-
-    /// With --report: how many runs of this check are kept in DIR; older ones are removed.
-    #[arg(long, env = "VEZA_KEEP", value_name = "NUMBER", requires = "report")]
-    pub keep: Option<usize>,
-
-    /// Writes each event as it happens, as a line of JSON, to FILE; `-` is stdout.
-    #[arg(long, env = "VEZA_EVENTS", value_name = "FILE")]
-    pub events: Option<PathBuf>,
-
-    /// Writes the result as metrics into this folder of node_exporter's textfile collector. Not with
-    /// --dry-run.
-    #[arg(long, env = "VEZA_TEXTFILE_DIR", value_name = "DIR")]
-    pub textfile_dir: Option<PathBuf>,
-
-    /// No story, and no result either when there is nothing to do about it (pass).
-    #[arg(long, short, env = "VEZA_QUIET")]
-    pub quiet: bool,
-
-    /// A file of variables, a line NAME=VALUE each, for everything that is taken from the environment
-    /// here; a name that no tool knows is refused.
-    #[arg(long, env = "VEZA_ENV_FILE", value_name = "FILE")]
-    env_file: Option<PathBuf>,
-
-    /// Prints the screen of a report.json again; nothing is run.
-    #[arg(long, value_name = "REPORT")]
-    show: Option<PathBuf>,
-
-    /// Prints the gates and figures of two reports side by side; nothing is run.
-    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
-    compare: Option<Vec<PathBuf>>,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// How pgbench sends queries.
@@ -267,15 +238,6 @@ impl Mode {
             Mode::Prepared => "prepared",
         }
     }
-}
-
-/// How the result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people: one screen.
-    Text,
-    /// For machines: one object.
-    Json,
 }
 
 /// What came of the arguments.
@@ -301,7 +263,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         Ok(args) => args,
         Err(error) => return told(&error),
     };
-    if let Some(paths) = args.looked_at() {
+    if let Some(paths) = args.output.looked_at() {
         return Parsed::Look(paths);
     }
     match args.complete(|id| matches.value_source(id) == Some(ValueSource::CommandLine)) {
@@ -312,31 +274,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
 
 /// The variables that this check takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let command = Args::command();
-    let of_flags = command.get_arguments().filter_map(|arg| arg.get_env());
-    let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
-    let passwords = [
-        "DATABASE_PASSWORD",
-        "PGBOUNCER_ADMIN_PASSWORD",
-        "PGAF_FORMATION_PASSWORD",
-    ];
-    of_flags.chain(passwords.map(str::to_owned)).collect()
+    let passwords = ["DATABASE", "PGBOUNCER_ADMIN", "PGAF_FORMATION"];
+    arguments::variables(&Args::command(), &passwords)
 }
 
-/// clap's error as ours: help and version are no errors, everything else is usage.
+/// clap's error as ours.
 fn told(error: &clap::Error) -> Parsed {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Tell(error.to_string()),
-        _ => {
-            let text = error.to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let text = text.split("\n\nUsage:").next().unwrap_or(text);
-            let text = text
-                .split("\n\nFor more information")
-                .next()
-                .unwrap_or(text);
-            Parsed::Usage(usage(text.split_whitespace().collect::<Vec<_>>().join(" ")))
-        }
+    match Said::from(error) {
+        Said::Asked(text) => Parsed::Tell(text),
+        Said::Wrong(words) => Parsed::Usage(usage(words)),
     }
 }
 
@@ -346,48 +292,26 @@ pub fn usage(words: impl Into<String>) -> Judgement {
     Judgement::new(Verdict::Usage, "bad-arguments", words, next)
 }
 
-/// A connection URI, never echoed: it may hold a password even where it must not.
-fn conninfo(
-    uri: Option<&Secret>,
-    (flag, variable): (&str, &str),
-    typed: bool,
-) -> Result<Option<Conninfo>, String> {
-    let Some(uri) = uri else { return Ok(None) };
-    let name = if typed { flag } else { variable };
-    let parsed: Conninfo = uri.expose().parse().map_err(|e| format!("{name}: {e}"))?;
-    if typed && parsed.has_password() {
-        return Err(format!(
-            "{flag} holds a password, which every user of this host can read in the process list: \
-             put it into PGPASSFILE, or set {variable} instead"
-        ));
-    }
-    Ok(Some(parsed))
-}
-
 impl Args {
-    fn looked_at(&self) -> Option<Vec<PathBuf>> {
-        let shown = || self.show.clone().map(|path| vec![path]);
-        self.compare.clone().or_else(shown)
-    }
-
     /// Reads what clap takes as it is, so that a bad value is never repeated in a message.
     fn complete(&mut self, typed: impl Fn(&str) -> bool) -> Result<(), String> {
-        let to_stdout = self.events.as_ref().is_some_and(|file| *file == *"-");
-        if to_stdout && self.format == Format::Json {
-            return Err("--events - and --format json both want stdout: give events a file".into());
-        }
+        self.output.check()?;
         if self.threads > self.clients {
             return Err(format!(
                 "--threads {} is more than --clients {}: each thread needs a client",
                 self.threads, self.clients
             ));
         }
+        let given = |uri: Option<&Secret>, names, id| {
+            let read = |uri| Conninfo::given(uri, names, typed(id));
+            uri.map(read).transpose()
+        };
         let names = ("--database-url", "DATABASE_URL");
-        self.pooler = conninfo(self.database_url.as_ref(), names, typed("database_url"))?;
+        self.pooler = given(self.database_url.as_ref(), names, "database_url")?;
         let names = ("--admin-uri", "PGBOUNCER_ADMIN_URI");
-        self.console = conninfo(self.admin_uri.as_ref(), names, typed("admin_uri"))?;
+        self.console = given(self.admin_uri.as_ref(), names, "admin_uri")?;
         let names = ("--direct-uri", "PGAF_FORMATION_URI");
-        self.primary = conninfo(self.direct_uri.as_ref(), names, typed("direct_uri"))?;
+        self.primary = given(self.direct_uri.as_ref(), names, "direct_uri")?;
         if self.pooler.is_none() {
             return Err("no pooler: set DATABASE_URL, or give --database-url".into());
         }
@@ -419,11 +343,6 @@ impl Args {
     pub fn length(&self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "clap asks for a Result")]
-fn unseen(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text))
 }
 
 fn positive(text: &str) -> Result<f64, String> {

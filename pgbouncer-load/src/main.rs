@@ -19,7 +19,7 @@ use veza_probe::undo;
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
-use cli::{Args, CHECK, Format, Parsed};
+use cli::{Args, CHECK, Parsed};
 use observation::{Cut, Round, Watch};
 use targets::Targets;
 use verdict::Promises;
@@ -57,7 +57,7 @@ async fn check(args: Vec<OsString>) -> ExitCode {
         },
         Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
     };
-    let story = Story::new(args.quiet);
+    let story = Story::new(args.output.quiet);
     let keep = report::keep(&args);
     let kept = keep.look_at_metrics();
     let kept = kept.and_then(|()| keep.open(&clock, &story, &report::unfinished(&clock)));
@@ -74,15 +74,10 @@ async fn check(args: Vec<OsString>) -> ExitCode {
     keep.save(kept.as_ref(), &report, &story);
     keep.save_metrics(&report, &story);
     story.end();
-    match args.format {
-        Format::Text if args.quiet && report.verdict == "pass" => {}
-        Format::Text => tell(&mut std::io::stdout(), &veza_probe::report::text(&report)),
-        Format::Json => {
-            let text = report.json();
-            let text = text.unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"));
-            tell(&mut std::io::stdout(), &text);
-        }
-    }
+    tell(
+        &mut std::io::stdout(),
+        &keep::printed(&args.output, &report),
+    );
     ExitCode::from(report.exit_code)
 }
 

@@ -39,12 +39,10 @@ pub fn unfinished(clock: &Clock) -> Report {
 
 /// Where the report goes; a dry run has no metrics.
 pub fn keep(args: &Args) -> Keep<'_> {
+    let flags = Keep::new(CHECK, &args.output);
     Keep {
-        check: CHECK,
-        report: args.report.as_deref(),
-        keep: args.keep,
-        events: args.events.as_deref(),
-        textfile_dir: args.textfile_dir.as_deref().filter(|_| !args.dry_run),
+        textfile_dir: flags.textfile_dir.filter(|_| !args.dry_run),
+        ..flags
     }
 }
 

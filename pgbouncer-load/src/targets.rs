@@ -3,13 +3,12 @@
 
 pub mod place;
 
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
 use veza_probe::incus::{self, Incus, Instance, Place as Remote, Server};
 use veza_probe::instance::InstanceName;
-use veza_probe::postgres::{Conninfo, Login, Target, Tls};
+use veza_probe::postgres::{self, Conninfo, Login, Target, Tls};
 use veza_probe::report::Untouched;
 use veza_probe::undo;
 use veza_probe::verdict::{Judgement, Verdict};
@@ -144,15 +143,9 @@ async fn access(
     prefix: &str,
     instances: &[Instance],
 ) -> Result<Access, Untouched> {
-    let lookup = |name: &str| -> Option<OsString> {
-        match name {
-            "PGPASSWORD" => std::env::var_os(format!("{prefix}_PASSWORD")),
-            "PGPASSWORD_FILE" => std::env::var_os(format!("{prefix}_PASSWORD_FILE")),
-            other => std::env::var_os(other),
-        }
-    };
-    let login = Login::new(conninfo, lookup).map_err(|e| usage(format!("{prefix}: {e}")))?;
-    let tls = Tls::new(&login).map_err(|e| usage(format!("{prefix}: {e}")))?;
+    let made = postgres::Access::new(conninfo, prefix, |name| std::env::var_os(name));
+    let made = made.map_err(|words| usage(format!("{prefix}: {words}")))?;
+    let postgres::Access { login, tls } = made;
     let mut at = Vec::new();
     for host in &login.conninfo.hosts {
         let ip = match host.hostaddr {

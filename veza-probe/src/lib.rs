@@ -8,6 +8,7 @@ pub mod story;
 pub mod secret;
 pub mod command;
 pub mod environment;
+pub mod arguments;
 pub mod instance;
 pub mod incus;
 pub mod address;

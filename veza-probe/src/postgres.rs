@@ -17,9 +17,11 @@ mod passfile;
 mod login;
 mod tls;
 mod failure;
+mod access;
 mod connect;
 mod carried;
 
+pub use access::Access;
 pub use carried::Carried;
 pub use connect::{Driver, Messages, Session, Target, connect, connect_first, suits, writable};
 pub use conninfo::{Conninfo, Host};

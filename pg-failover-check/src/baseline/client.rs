@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use veza_probe::clock::{Clock, within};
 use veza_probe::instance::InstanceName;
-use veza_probe::postgres::{self, Error, Kind, Session, Target, writable};
+use veza_probe::postgres::{self, Access, Error, Kind, Session, Target, writable};
 use veza_probe::report::{Condition, Untouched};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use super::formation::Node;
 use super::monitor::condition;
 use super::{Member, refused};
-use crate::targets::Access;
 
 /// How long a node may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);

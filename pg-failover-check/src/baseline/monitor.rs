@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 use veza_probe::clock::{At, Clock, within};
-use veza_probe::postgres::{self, Error, Kind, Session, Target};
+use veza_probe::postgres::{self, Access, Error, Kind, Session, Target};
 use veza_probe::report::{Condition, Untouched};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use super::feasibility::{SETTINGS, Timers};
 use super::formation::{self, Node};
 use crate::cli::Args;
-use crate::targets::{Access, Targets};
+use crate::targets::Targets;
 
 /// How long the monitor may take to answer.
 pub const LIMIT: Duration = Duration::from_secs(5);

@@ -9,14 +9,13 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
 use veza_probe::clock::within;
 use veza_probe::instance::InstanceName;
-use veza_probe::postgres::{self, Carried, Error, Session, Target, TlsError, writable};
+use veza_probe::postgres::{self, Access, Carried, Error, Session, Target, TlsError, writable};
 use veza_probe::prober::{ActError, Host};
 use veza_probe::report::Untouched;
 use veza_probe::undo::Chore;
 use veza_probe::way::Way;
 
 use crate::baseline::{Baseline, refused};
-use crate::targets::Access;
 
 /// How long making and removing the table may take.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -11,12 +11,11 @@ use tokio::task::JoinSet;
 use veza_probe::clock::{self, At, Clock, within};
 use veza_probe::incus::{ExecOutput, Incus};
 use veza_probe::instance::InstanceName;
-use veza_probe::postgres::{self, Error, Kind, Session, Target};
+use veza_probe::postgres::{self, Access, Error, Kind, Session, Target};
 use veza_probe::tenure::{Answer, Asked, Tenure};
 
 use super::heartbeat::{proves_no_commit, warning};
 use crate::baseline::{Baseline, Member};
-use crate::targets::Access;
 
 /// The pause between two questions to a node.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -8,16 +8,14 @@ use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::{Args, CHECK};
 
-pub use veza_probe::report::keep::{look_at, save};
+pub use veza_probe::report::keep::{look_at, printed, save};
 
 /// What the flags say; `--recover` has no metrics: it is no drill, and nothing may keep it from mending.
 fn flags(args: &Args) -> Keep<'_> {
+    let flags = Keep::new(CHECK, &args.output);
     Keep {
-        check: CHECK,
-        report: args.report.as_deref(),
-        keep: args.keep,
-        events: args.events.as_deref(),
-        textfile_dir: args.textfile_dir.as_deref().filter(|_| !args.recover),
+        textfile_dir: flags.textfile_dir.filter(|_| !args.recover),
+        ..flags
     }
 }
 
@@ -27,6 +25,11 @@ pub fn open(args: &Args, clock: &Clock, story: &Story) -> Result<Option<Folder>,
     let next = format!("{} --recover", args.so_far());
     let judgement = Judgement::new(Verdict::Internal, "unfinished", reason, next);
     flags(args).open(clock, story, &Report::new(CHECK, clock, &judgement))
+}
+
+/// See [`Keep::save`].
+pub fn save_last(args: &Args, kept: Option<&Folder>, report: &Report, story: &Story) {
+    flags(args).save(kept, report, story);
 }
 
 /// See [`Keep::look_at_metrics`].

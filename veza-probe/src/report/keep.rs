@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Folder, Report, Untouched, compare, text, textfile};
+use crate::arguments::{Format, Output};
 use crate::clock::Clock;
 use crate::story::Story;
 use crate::verdict::{Judgement, Verdict};
@@ -23,7 +24,18 @@ pub struct Keep<'a> {
     pub textfile_dir: Option<&'a Path>,
 }
 
-impl Keep<'_> {
+impl<'a> Keep<'a> {
+    /// What the arguments of a check say.
+    pub fn new(check: &'a str, output: &'a Output) -> Keep<'a> {
+        Keep {
+            check,
+            report: output.report.as_deref(),
+            keep: output.keep,
+            events: output.events.as_deref(),
+            textfile_dir: output.textfile_dir.as_deref(),
+        }
+    }
+
     /// Makes the folder of this run, with a report that says that the run has not ended, in case it never
     /// does, and with its events; so a folder that can't be written to is told before anything is touched.
     ///
@@ -110,6 +122,21 @@ pub fn save(kept: Option<&Folder>, report: &Report, story: &Story) {
         && let Err(error) = folder.save(report)
     {
         story.warn(&format!("the report could not be saved: {error}"));
+    }
+}
+
+/// What is printed on stdout of a run that has ended; nothing when it was to be quiet and there is
+/// nothing to do.
+pub fn printed(output: &Output, report: &Report) -> String {
+    match output.format {
+        Format::Text if output.quiet && matches!(report.verdict.as_str(), "pass" | "clean") => {
+            String::new()
+        }
+        Format::Text => text(report),
+        Format::Json => {
+            let text = report.json();
+            text.unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}\n"))
+        }
     }
 }
 
