@@ -166,5 +166,11 @@ mod tests {
         assert!(refused(|r| r.system = "another".into()).contains("another"));
         assert!(refused(|r| r.condition("primary_demote_timeout", "5000 ms")).contains("demote"));
         assert!(refused(|r| r.conditions[0].value = "0.2.0".into()).contains("0.2.0"));
+        assert!(refused(|r| r.condition("vantage", "inside pg-client")).contains("inside"));
+        // How far away the nodes were is never twice the same.
+        let (old, mut new) = (report(9.2), report(9.5));
+        new.condition("TCP handshake", "pg-1 0.20 ms");
+        new.condition("observer's clock", "known here to ±0.08 ms");
+        assert!(compare(&old, &new).is_ok());
     }
 }
