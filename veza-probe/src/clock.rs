@@ -94,6 +94,42 @@ impl Clock {
     }
 }
 
+/// Another clock seen from ours: add `us` to one of its times to get ours, give or take `error_us`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offset {
+    /// Ours less the other's, in microseconds.
+    pub us: i64,
+    /// How far that may be off, in microseconds: half of the round trip that measured it.
+    pub error_us: i64,
+}
+
+impl Offset {
+    /// From one round trip: the other clock showed `theirs_us` between `sent` and `back`; `ours_us` is what
+    /// ours shows at a moment, in the same units and kind of time.
+    pub fn of_trip((sent, back): (At, At), theirs_us: i64, ours_us: impl Fn(At) -> i64) -> Offset {
+        let half_us = back.us_since(sent) / 2;
+        Offset {
+            us: ours_us(At(sent.0 + half_us)).saturating_sub(theirs_us),
+            error_us: half_us + 1,
+        }
+    }
+
+    /// The one that is known more exactly: of the fastest round trip.
+    #[must_use]
+    pub fn or_closer(self, other: Option<Offset>) -> Offset {
+        other
+            .filter(|other| other.error_us <= self.error_us)
+            .unwrap_or(self)
+    }
+
+    /// When something happened by our clock that a server says happened at `unix_us` of its wall clock: not
+    /// before the first moment and not after the second.
+    pub fn ours(&self, clock: &Clock, unix_us: i64) -> (At, At) {
+        let at = clock.at_wall_us(unix_us.saturating_add(self.us));
+        (At(at.0 - self.error_us), At(at.0 + self.error_us))
+    }
+}
+
 /// How fine the kernel counts: USER_HZ of proc_pid_stat(5), the same on all that this runs on.
 const TICK_US: i64 = 10_000;
 
@@ -265,5 +301,17 @@ mod tests {
         assert_eq!(ticks(&format!("7 (a) b (c) {rest}")), Some(42));
         assert_eq!(ticks("7 (xtask) S 1"), None);
         assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn the_fastest_round_trip_tells_how_another_clock_stands() {
+        let trip = |sent, back, theirs| Offset::of_trip((At(sent), At(back)), theirs, |at| at.0);
+        let slow = trip(0, 1_000, 5_000);
+        assert_eq!((slow.us, slow.error_us), (-4_500, 501));
+        let fast = trip(2_000, 2_100, 6_550);
+        assert_eq!((fast.us, fast.error_us), (-4_500, 51));
+        assert_eq!(fast.or_closer(Some(slow)), fast);
+        assert_eq!(slow.or_closer(Some(fast)), fast);
+        assert_eq!(slow.or_closer(None), slow);
     }
 }

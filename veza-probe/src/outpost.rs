@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::clock::{self, At, Clock, within};
+use crate::clock::{self, At, Clock, Offset, within};
 use crate::incus::{self, Attached, FileKind, Incus};
 use crate::instance::InstanceName;
 use crate::prober::{Batch, Prober, Shape};
@@ -117,15 +117,6 @@ pub struct Outpost {
     /// How many probers were started.
     probers: AtomicU32,
     _tasks: JoinSet<()>,
-}
-
-/// Another monotonic clock seen from ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offset {
-    /// Ours less the other's, in microseconds.
-    pub us: i64,
-    /// How far that may be off, in microseconds: half of the round trip that measured it.
-    pub error_us: i64,
 }
 
 /// What the far end said that is not about a connection.
@@ -235,14 +226,8 @@ impl Outpost {
             self.out.send(Frame::Word(Word::Ping { number })).ok()?;
             let answer = pong.wait_for(|pong| pong.is_some_and(|(n, _)| n == number));
             let there = answer.await.ok()?.map(|(_, at)| at)?;
-            let trip_us = clock.at().us_since(sent);
-            let offset = Offset {
-                us: sent.0 + trip_us / 2 - there.0,
-                error_us: trip_us.div_euclid(2) + 1,
-            };
-            if best.is_none_or(|best| offset.error_us < best.error_us) {
-                best = Some(offset);
-            }
+            let trip = (sent, clock.at());
+            best = Some(Offset::of_trip(trip, there.0, |at| at.0).or_closer(best));
         }
         best
     }

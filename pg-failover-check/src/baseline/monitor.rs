@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
-use veza_probe::clock::{At, Clock, within};
+use veza_probe::clock::{Clock, Offset, within};
 use veza_probe::postgres::{self, Access, Error, Kind, Session, Target};
 use veza_probe::report::{Condition, Untouched};
 use veza_probe::verdict::{Judgement, Verdict};
@@ -34,25 +34,6 @@ pub struct Monitor {
     /// The id of its latest event before the drill.
     pub last_event: i64,
     session: Session,
-}
-
-/// A server's wall clock seen from ours: add `us` to one of its times to get ours, give or take
-/// `error_us` (half of the round trip that measured it).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offset {
-    /// Ours less the server's, in microseconds.
-    pub us: i64,
-    /// How far that may be off, in microseconds.
-    pub error_us: i64,
-}
-
-impl Offset {
-    /// When something happened by our clock that the server says happened at `unix_us`: not before
-    /// the first moment and not after the second.
-    pub fn ours(&self, clock: &Clock, unix_us: i64) -> (At, At) {
-        let at = clock.at_wall_us(unix_us.saturating_add(self.us));
-        (At(at.0 - self.error_us), At(at.0 + self.error_us))
-    }
 }
 
 impl Monitor {
@@ -216,13 +197,9 @@ async fn measure_offset(clock: &Clock, client: &Client) -> Result<Offset, tokio_
     for _ in 0..CLOCK_TRIPS {
         let sent = clock.at();
         let theirs: i64 = client.query_one(&statement, &[]).await?.try_get(0)?;
-        let back = clock.at();
-        let error_us = back.us_since(sent) / 2 + 1;
-        let middle = At(sent.0 + back.us_since(sent) / 2);
-        let us = clock.wall(middle).as_microsecond().saturating_sub(theirs);
-        if best.is_none_or(|b| error_us < b.error_us) {
-            best = Some(Offset { us, error_us });
-        }
+        let trip = (sent, clock.at());
+        let ours_us = |at| clock.wall(at).as_microsecond();
+        best = Some(Offset::of_trip(trip, theirs, ours_us).or_closer(best));
     }
     Ok(best.unwrap_or(Offset {
         us: 0,

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Client};
-use veza_probe::clock::{self, At, Clock, within};
+use veza_probe::clock::{self, At, Clock, Offset, within};
 use veza_probe::postgres::{self, Access, Session, Target};
 use veza_probe::story::Story;
 
 use crate::baseline::formation::{self, Node};
-use crate::baseline::monitor::{LIMIT, Monitor, Offset};
+use crate::baseline::monitor::{LIMIT, Monitor};
 
 /// How often the monitor is asked when it does not speak by itself.
 const ASK_EVERY: Duration = Duration::from_millis(250);
