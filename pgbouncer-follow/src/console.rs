@@ -5,10 +5,8 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
-use veza_probe::clock::within;
-use veza_probe::postgres::{Access, Error, Session, Target, connect_first};
+use tokio_postgres::SimpleQueryRow;
+use veza_probe::postgres::{Access, Session, Target, connect_first, rows};
 
 use crate::databases::Database;
 
@@ -99,15 +97,6 @@ impl Console {
     }
 
     async fn ask(&self, command: &str) -> anyhow::Result<Vec<SimpleQueryRow>> {
-        let asked = within(LIMIT, self.session.client.simple_query(command)).await;
-        let Ok(asked) = asked else {
-            bail!("no answer to `{command}` within {} s", LIMIT.as_secs());
-        };
-        let answer = asked.map_err(|error| Error::query(command, &error))?;
-        let rows = answer.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        Ok(rows.collect())
+        Ok(rows(&self.session.client, command, LIMIT).await?)
     }
 }

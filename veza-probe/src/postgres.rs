@@ -23,7 +23,9 @@ mod carried;
 
 pub use access::Access;
 pub use carried::Carried;
-pub use connect::{Driver, Messages, Session, Target, connect, connect_first, suits, writable};
+pub use connect::{
+    Driver, Messages, Session, Target, connect, connect_first, rows, suits, writable,
+};
 pub use conninfo::{Conninfo, Host};
 pub use failure::{Error, Kind, Said, Step};
 pub use invalid::InvalidConninfo;

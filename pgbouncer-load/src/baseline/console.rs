@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::SimpleQueryMessage;
-use veza_probe::clock::within;
-use veza_probe::postgres::{self, Error, Session, Step};
+use veza_probe::postgres::{self, Error, Session};
 
 use crate::targets::Access;
 
@@ -80,22 +78,8 @@ pub async fn open(access: &Access) -> Result<Session, Error> {
 /// # Errors
 /// As every query, or when it takes too long.
 pub async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, Error> {
-    let asked = within(LIMIT, session.client.simple_query(sql)).await;
-    let answer = match asked {
-        Ok(answer) => answer.map_err(|error| Error::query(sql, &error))?,
-        Err(_) => {
-            return Err(Error::Deadline {
-                tried: sql.to_owned(),
-                step: Step::Query,
-                limit: LIMIT,
-            });
-        }
-    };
-    let rows = answer.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let read = rows.map(|row| {
+    let rows = postgres::rows(&session.client, sql, LIMIT).await?;
+    let read = rows.iter().map(|row| {
         let columns = row.columns().iter().enumerate();
         let pair = |(index, column): (usize, &tokio_postgres::SimpleColumn)| {
             let value = row.get(index).unwrap_or_default();

@@ -14,7 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsConnect};
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, config};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, SimpleQueryMessage, SimpleQueryRow, config,
+};
 
 use super::conninfo::{Conninfo, Host};
 use super::failure::{Error, Kind, Opening, Step, sort};
@@ -257,6 +259,31 @@ pub async fn suits(client: &Client, wanted: Wanted) -> Result<bool, Error> {
         Wanted::Standby => in_recovery.await,
         Wanted::Primary => in_recovery.await.map(|standby: bool| !standby),
     }
+}
+
+/// The rows that a query gives, over the simple protocol, which every pooler passes on and its console
+/// speaks alone.
+///
+/// # Errors
+/// [`Error`] when the query fails, or takes longer than `limit`.
+pub async fn rows(
+    client: &Client,
+    query: &str,
+    limit: Duration,
+) -> Result<Vec<SimpleQueryRow>, Error> {
+    let Ok(answer) = clock::within(limit, client.simple_query(query)).await else {
+        return Err(Error::Deadline {
+            tried: query.to_owned(),
+            step: Step::Query,
+            limit,
+        });
+    };
+    let answer = answer.map_err(|error| Error::query(query, &error))?;
+    let rows = answer.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    Ok(rows.collect())
 }
 
 /// The values of a query's first row as text, over the simple protocol, which every pooler passes on.
