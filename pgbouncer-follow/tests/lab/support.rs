@@ -189,6 +189,14 @@ impl Lab {
         self.until(POOLER, &line).await;
     }
 
+    /// What the follower counts now.
+    pub async fn metric(&self, counter: &str) -> u64 {
+        let line = format!(
+            "curl --silent http://127.0.0.1:9128/metrics | sed --quiet 's/^pgbouncer_follow_{counter} //p'"
+        );
+        self.shell(POOLER, &line).await.parse().unwrap()
+    }
+
     /// Waits until the formation is whole.
     pub async fn until_whole(&self) {
         self.until(MONITOR, "/usr/local/lib/veza/ready").await;

@@ -32,9 +32,12 @@ async fn a_stopped_primary_is_measured_healed_and_passes() {
         .iter()
         .map(|p| p["name"].clone())
         .collect();
-    assert_eq!(
-        phases,
-        ["detected", "promoted", "writable", "redundant again"]
+    let (first, last) = ("detected", "redundant again");
+    // By time: a client may write before the new primary has told the monitor of its promotion.
+    assert!(
+        phases == [first, "promoted", "writable", last]
+            || phases == [first, "writable", "promoted", last],
+        "{phases:?}"
     );
     assert!(
         ran.report["fault"]["evidence"]["control"]
