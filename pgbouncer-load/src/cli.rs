@@ -12,6 +12,7 @@ use veza_probe::postgres::Conninfo;
 use veza_probe::report::{Report, keep};
 use veza_probe::secret::Secret;
 use veza_probe::verdict::{Judgement, Verdict};
+use veza_probe::window::Window;
 
 /// The check's name: in reports and as a program.
 pub const CHECK: &str = "pgbouncer-load";
@@ -208,6 +209,10 @@ pub struct Args {
     /// Gate tps-regression, with --against: how many percent fewer transactions per second may be done.
     #[arg(long, env = "PGBENCH_MAX_REGRESSION", value_name = "PERCENT", default_value = "10", value_parser = positive)]
     pub max_regression: f64,
+
+    /// The hours in UTC in which the load must begin and end, however slow its last transactions are.
+    #[arg(long, env = "VEZA_WINDOW", value_name = "HH:MM-HH:MM")]
+    pub window: Option<Window>,
 
     /// Does everything up to the load and prints the plan.
     #[arg(long)]

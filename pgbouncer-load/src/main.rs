@@ -116,6 +116,9 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
         Ok(promises) => promises,
         Err(why) => return report::untouched(&clock, args, why),
     };
+    if let Err(why) = in_window(clock, args, &baseline) {
+        return report::untouched(&clock, args, why);
+    }
     let about = (&targets, &baseline);
     if args.dry_run {
         let judgement = planned(args, &baseline, &targets);
@@ -145,6 +148,19 @@ async fn look(args: &Args) -> Result<(Targets, Baseline), Untouched> {
     let targets = targets::resolve(args).await?;
     let baseline = baseline::measure(&targets, args).await?;
     Ok((targets, baseline))
+}
+
+/// Refuses a load that might not end in the hours that were given to it.
+fn in_window(clock: Clock, args: &Args, baseline: &Baseline) -> Result<(), Untouched> {
+    let Some(window) = &args.window else {
+        return Ok(());
+    };
+    let longest = observation::longest(args, baseline.tables);
+    let fits = window.fits(clock.wall(clock.at()), longest);
+    fits.map_err(|words| {
+        let next = "run it in the window, or with fewer or shorter rounds";
+        Judgement::new(Verdict::Refused, "outside-window", words, next).into()
+    })
 }
 
 /// All rounds, until one is cut off.

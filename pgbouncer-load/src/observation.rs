@@ -42,6 +42,8 @@ pub enum Cut {
     Stopped(Signal),
     /// Others wait for the pooler.
     OthersWait(String),
+    /// Somebody forbade all drills, in these words.
+    Halted(String),
     /// It did not end in time.
     TooLong(u64),
     /// It could not be started or looked at.
@@ -81,6 +83,16 @@ impl Round {
     pub fn took_s(&self) -> f64 {
         self.ended.us_since(self.began) as f64 / 1e6
     }
+}
+
+/// The longest that all of a load may take: tables, if they are to be made, and every round.
+pub fn longest(args: &Args, tables: Tables) -> Duration {
+    let tables = match tables {
+        Tables::Make => INIT_LIMIT,
+        _ => Duration::ZERO,
+    };
+    let rounds = args.rounds * if args.direct { 2 } else { 1 };
+    tables + (args.length() + GRACE) * rounds
 }
 
 /// Who watches, and what for.
@@ -254,6 +266,13 @@ impl Watch<'_> {
         stop: &mut Stop,
     ) -> Option<Cut> {
         let (mut due, mut unseen) = (round.began, 0);
+        let halted = async {
+            match &self.targets.around {
+                Some(around) => undo::halted(&around.incus).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut halted = std::pin::pin!(halted);
         loop {
             let seen = async {
                 let news = running.look().await;
@@ -300,6 +319,7 @@ impl Watch<'_> {
             due = due.plus(EVERY).max(self.clock.at());
             tokio::select! {
                 () = self.clock.sleep_until(due) => {}
+                words = &mut halted => return Some(Cut::Halted(words)),
                 signal = stop.wait() => return Some(Cut::Stopped(signal)),
             }
         }

@@ -6,6 +6,7 @@ pub mod place;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
+use veza_probe::fault::Kind;
 use veza_probe::incus::{self, Incus, Instance, Place as Remote, Server};
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::{self, Conninfo, Login, Target, Tls};
@@ -129,6 +130,16 @@ async fn surroundings(args: &Args, project: &str) -> Result<Surroundings, Untouc
     let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
     let config = incus.project_config().await;
     let config = config.map_err(|error| of_incus(&error))?;
+    // A load breaks nothing, so nobody has to allow it; who forbids all drills means it, too.
+    let forbidden = undo::permitted(&Kind::None, (project, &config), &[]);
+    forbidden.map_err(|refusal| {
+        let undo::Refusal {
+            reason_id,
+            reason,
+            next,
+        } = refusal;
+        Judgement::new(Verdict::Refused, reason_id, reason, next)
+    })?;
     Ok(Surroundings {
         incus,
         server,

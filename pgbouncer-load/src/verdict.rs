@@ -290,6 +290,11 @@ pub fn of_cut(cut: &Cut) -> Judgement {
             let next = "run it when the pooler has room, or give the load a pool of its own";
             Judgement::new(Verdict::Inconclusive, "others-wait", reason, next)
         }
+        Cut::Halted(words) => {
+            let reason = format!("the load was ended because somebody forbade all drills: {words}");
+            let next = "ask whoever set user.veza.halt";
+            Judgement::new(Verdict::Inconclusive, "halted", reason, next)
+        }
         Cut::TooLong(seconds) => {
             let reason = format!("pgbench had not ended after {seconds} s and was killed");
             Judgement::new(Verdict::Fail, "not-ended", reason, runbook)

@@ -69,7 +69,7 @@ impl Window {
         let needed_s = i64::try_from(needed.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX);
         if needed_s > left_s {
             return Err(format!(
-                "the drill may take {needed_s} s with healing, and the window {self} closes in {left_s} s"
+                "it may take {needed_s} s in all, and the window {self} closes in {left_s} s"
             ));
         }
         Ok(())

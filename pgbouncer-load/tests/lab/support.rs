@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use veza_probe::clock;
-use veza_probe::incus::{Incus, socket_path};
+use veza_probe::incus::{Incus, Method, Request, socket_path};
 use veza_probe::instance::InstanceName;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -95,12 +95,7 @@ impl Lab {
     }
 
     pub fn start(&self, args: &[&str]) -> Running {
-        let mut command = self.command(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running {
-            child: Some(command.spawn().unwrap()),
-            story: String::new(),
-        }
+        Running::of(self.command(args))
     }
 
     /// A script of pgbench's.
@@ -139,6 +134,29 @@ impl Lab {
         );
         let (code, said) = self.sh(POOLER, &script).await;
         assert_eq!(code, 0, "{command}: {said}");
+    }
+
+    /// Other clients, of another user, who take a place each as soon as there is one, and keep it for a while.
+    pub async fn others_come(&self, clients: usize) {
+        let other = format!(
+            "PGPASSFILE=/etc/veza/pgpass psql -X -q \"host={POOLER}.lxd port=6432 sslmode=verify-full \
+             sslrootcert=/etc/veza/tls/ca.crt dbname=veza user=pgbouncer_follow\" \
+             -c 'select pg_sleep(3)'"
+        );
+        let all = format!(
+            "for n in $(seq {clients}); do (for i in $(seq 300); do {other} && break; done) >/dev/null 2>&1 & done; wait"
+        );
+        let (code, said) = self.sh(POOLER, &all).await;
+        assert_eq!(code, 0, "{said}");
+    }
+
+    /// Forbids all drills, or with no words allows them again.
+    pub async fn halt(&self, words: &str) {
+        let project = format!("/1.0/projects/{}", self.incus.project());
+        let mut object = self.incus.get_value(&project).await.unwrap();
+        object["config"]["user.veza.halt"] = words.into();
+        let request = Request::new(Method::PUT, &project).body(&object);
+        self.incus.change(request, MINUTE).await.unwrap();
     }
 
     /// SQL as the superuser on the primary.
@@ -202,6 +220,15 @@ impl Drop for Lab {
 }
 
 impl Running {
+    /// A command, started.
+    pub fn of(mut command: Command) -> Running {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running {
+            child: Some(command.spawn().unwrap()),
+            story: String::new(),
+        }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench load`: what pgbouncer-load costs. The same pgbench with the same options runs by
 //! itself and under the check, in turns, through the lab's pooler; what differs is the watching.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +43,25 @@ pub struct Args {
     /// How long the one load takes whose memory is compared; 0 leaves it out.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(0..=3600))]
     memory_seconds: u32,
+    /// What the clients do. Clients of TPC-B wait for each other's row locks, and its figures scatter;
+    /// with single reads the processors are the limit, and whatever the watching takes is missing.
+    #[arg(long, value_enum, default_value_t = Workload::Tpcb)]
+    workload: Workload,
 }
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Workload {
+    /// pgbench's own.
+    Tpcb,
+    /// One row by its key, in each transaction.
+    Select,
+}
+
+/// One row of the tables that the first load makes, of scale 10.
+const SELECT: &str = "\\set aid random(1, 1000000)\n\
+                      select abalance from pgbench_accounts where aid = :aid;\n";
 
 /// One round.
 #[derive(Debug, Serialize)]
@@ -57,6 +76,7 @@ struct Round {
 /// What is written.
 #[derive(Debug, Serialize)]
 struct Summary {
+    workload: Workload,
     clients: u32,
     seconds: u32,
     rounds: Vec<Round>,
@@ -85,15 +105,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let programs = cargo::build(&build, &Stop::listen()?).await?;
     let program = programs.into_iter().find(|p| p.target == "pgbouncer-load");
     let folder = fresh_folder("bench", clock)?;
-    let bench = Bench {
+    let mut bench = Bench {
         program: program.context("cargo built no pgbouncer-load")?.path,
         uri: pooler(&lab).await?,
         lab,
         folder,
         clients: args.clients,
+        script: None,
     };
     // The tables, and a warm cache.
     bench.checked(3).await?;
+    if args.workload == Workload::Select {
+        let script = bench.folder.join("select.sql");
+        std::fs::write(&script, SELECT)?;
+        bench.script = Some(script);
+    }
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
         story.say(&format!("round {number} of {}", args.rounds));
@@ -106,7 +132,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     story.end();
     let summary = summarize(&args, rounds, long_memory_mib);
     tell(&summary)?;
-    let path = workspace()?.join("bench/load.json");
+    let file = match args.workload {
+        Workload::Tpcb => "bench/load.json",
+        Workload::Select => "bench/load-select.json",
+    };
+    let path = workspace()?.join(file);
     let text = serde_json::to_string_pretty(&summary)? + "\n";
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(ExitCode::from(u8::from(!summary.kept)))
@@ -119,6 +149,8 @@ struct Bench {
     lab: Lab,
     folder: PathBuf,
     clients: u32,
+    /// Instead of TPC-B.
+    script: Option<PathBuf>,
 }
 
 impl Bench {
@@ -155,6 +187,7 @@ impl Bench {
                 "--failures-detailed",
             ])
             .args(["-c", &clients, "-j", "8", "-T", &length, "-M", "simple"])
+            .args(self.scripted("-f"))
             .arg(&self.uri)
             .env("LC_ALL", "C")
             .folder(&folder);
@@ -171,6 +204,7 @@ impl Bench {
         let (clients, length) = (self.clients.to_string(), seconds.to_string());
         let command = Command::new(&self.program).args(["--format", "json", "--clients", &clients]);
         let command = command.args(["--threads", "8", "--seconds", &length]);
+        let command = command.args(self.scripted("--script"));
         let output = self.with_lab(command).output(limit(seconds)).await?;
         let report: Value = serde_json::from_str(&output.stdout)
             .with_context(|| format!("pgbouncer-load printed no report: {}", output.stderr))?;
@@ -182,6 +216,13 @@ impl Bench {
             bail!("pgbouncer-load came to {verdict}: {}", output.stderr);
         }
         Ok(report)
+    }
+
+    fn scripted(&self, flag: &str) -> Vec<OsString> {
+        let script = self.script.iter();
+        script
+            .flat_map(|path| [flag.into(), path.clone().into_os_string()])
+            .collect()
     }
 
     fn with_lab(&self, command: Command) -> Command {
@@ -236,6 +277,7 @@ fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> S
     let short_mib = worst(|round| round.own_memory_mib);
     let flat = long_memory_mib.is_none_or(|long| long <= short_mib + GROWTH_MAX);
     Summary {
+        workload: args.workload,
         clients: args.clients,
         seconds: args.seconds,
         median_ratio,
@@ -249,7 +291,11 @@ fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> S
 
 fn tell(summary: &Summary) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} clients, {} s", summary.clients, summary.seconds)?;
+    writeln!(
+        out,
+        "{:?}, {} clients, {} s",
+        summary.workload, summary.clients, summary.seconds
+    )?;
     writeln!(
         out,
         "round  pgbench tps  under the check  ratio  own CPU %  own MiB"
@@ -309,6 +355,7 @@ mod tests {
             seconds: 1,
             clients: 8,
             memory_seconds: 300,
+            workload: Workload::Tpcb,
         };
         let kept = |ratio, cpu, long| summarize(&args, vec![round(ratio, cpu)], Some(long)).kept;
         assert!(kept(0.99, 2.0, 28.0));

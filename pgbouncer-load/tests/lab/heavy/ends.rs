@@ -39,6 +39,14 @@ async fn a_signal_or_a_kill_ends_pgbench_wherever_it_runs() {
         ran.came_to(code, "interrupted", "signal");
         lab.nothing_is_left().await;
     }
+    let running = under_load(&lab, false).await;
+    lab.halt("release day").await;
+    let ran = lab.ran(running.ended());
+    ran.came_to(5, "inconclusive", "halted");
+    ran.says("release day");
+    lab.run(&["--clients", "8"]).came_to(1, "refused", "halted");
+    lab.halt("").await;
+    lab.nothing_is_left().await;
     for inside in [false, true] {
         let running = under_load(&lab, inside).await;
         running.signal("-KILL");

@@ -1,6 +1,6 @@
 //! What pgbench calls no failure, or has no word for: each made for real.
 
-use crate::support::{Lab, POOLER};
+use crate::support::{Lab, POOLER, Running};
 
 #[tokio::test]
 #[ignore = "needs the lab"]
@@ -73,12 +73,11 @@ async fn transactions_that_fail_and_clients_that_give_up() {
 async fn a_pooler_that_throws_clients_out() {
     let lab = Lab::new("thrown-out").await;
     let load = ["--clients", "30", "--threads", "2", "--seconds", "5"];
-    // Places vanish while each transaction takes a new one.
-    let mut args = load.to_vec();
-    args.push("--reconnect");
-    let mut running = lab.start(&args);
+    // Ninety of a hundred places are enough, until twenty others come: each transaction takes a new place.
+    lab.console("SET max_client_conn = 100").await;
+    let mut running = lab.start(&["--clients", "90", "--seconds", "5", "--reconnect"]);
     running.until_said("round 1");
-    lab.console("SET max_client_conn = 10").await;
+    lab.others_come(20).await;
     let ran = lab.ran(running.ended());
     ran.came_to(1, "fail", "connection-errors-missed");
     ran.says("max_client_conn");
@@ -119,5 +118,37 @@ async fn a_pooler_that_throws_clients_out() {
         (ran.code, ran.report["verdict"].as_str()),
         (1, Some("fail"))
     );
+    lab.nothing_is_left().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn outside_a_lab_others_come_first() {
+    let lab = Lab::new("outside").await;
+    let outside = |args: &[&str]| {
+        let mut command = lab.command(args);
+        command.env_remove("VEZA_LAB_CREDENTIALS");
+        command
+    };
+    let load = ["--clients", "8", "--threads", "2", "--seconds", "60"];
+    lab.sql("create table public.somebodys ()").await;
+    let ran = lab.ran(outside(&load).output().unwrap());
+    ran.came_to(1, "refused", "not-its-own-database");
+    lab.sql("drop table public.somebodys").await;
+
+    // Three others share one server connection, and two of them wait for more than a second.
+    for command in [
+        "SET default_pool_size = 1",
+        "SET reserve_pool_size = 0",
+        "RECONNECT",
+    ] {
+        lab.console(command).await;
+    }
+    let mut running = Running::of(outside(&load));
+    running.until_said("round 1");
+    lab.others_come(3).await;
+    let ran = lab.ran(running.ended());
+    ran.came_to(5, "inconclusive", "others-wait");
+    ran.says("clients of pgbouncer_follow in veza");
     lab.nothing_is_left().await;
 }

@@ -61,6 +61,10 @@ async fn a_pooler_without_room_or_key_or_life() {
     ran.came_to(1, "refused", "not-enough-descriptors");
     ran.says("300 clients need 316 open files");
 
+    // A minute is too short for any load, whatever the time is.
+    let ran = lab.run(&[&SMALL[..], &["--window", "00:00-00:01"]].concat());
+    ran.came_to(1, "refused", "outside-window");
+
     // Others hold twenty of a hundred places.
     lab.console("SET max_client_conn = 100").await;
     let sleep = lab.script("sleep.sql", "select pg_sleep(0.1);\n");
