@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Signal;
+use crate::outage::Interval;
 
 pub use ended::Ended;
 
@@ -153,6 +154,17 @@ impl Measured {
             Some(upper) if upper == lower => format!("{upper:.2} {unit}"),
             Some(upper) => format!("{lower:.2} to {upper:.2} {unit}"),
             None => format!("at least {lower:.2} {unit}"),
+        }
+    }
+}
+
+impl From<Interval> for Measured {
+    /// Microseconds in seconds.
+    fn from(span: Interval) -> Measured {
+        let seconds = |us: i64| us as f64 / 1e6;
+        Measured {
+            lower: seconds(span.lower_us),
+            upper: span.upper_us.map(seconds),
         }
     }
 }
