@@ -380,6 +380,36 @@ mod tests {
     }
 
     #[test]
+    fn gates_that_did_not_hold_are_told_and_no_gates_are_no_pass() {
+        let judged = |gates: &[Gate]| {
+            let judgement = of_gates(gates, || "fine".to_owned(), "look");
+            (judgement.verdict, judgement.reason_id, judgement.reason)
+        };
+        let gate = |id: &str, value: f64| {
+            let measured = Some(Measured::exact(value));
+            Gate::at_most(id, "time", 1.0, "s", measured)
+        };
+        let (held, unclear) = (gate("a", 0.5), Gate::at_most("c", "time", 1.0, "s", None));
+        let (missed, worse) = (gate("b", 2.0), gate("d", 2.5));
+        let pass = (Verdict::Pass, "all-gates-held".into(), "fine".into());
+        assert_eq!(judged(std::slice::from_ref(&held)), pass);
+        let (verdict, reason_id, reason) = judged(&[held.clone(), missed.clone(), unclear.clone()]);
+        assert_eq!((verdict, reason_id.as_str()), (Verdict::Fail, "b-missed"));
+        assert_eq!(reason, "time (b): 2 s, the limit is 1 s");
+        let (_, reason_id, reason) = judged(&[missed, worse]);
+        assert_eq!(reason_id, "gates-missed");
+        assert!(reason.ends_with("; time (d): 2.50 s, the limit is 1 s"));
+        let (verdict, reason_id, reason) = judged(&[held, unclear]);
+        assert_eq!(verdict, Verdict::Inconclusive);
+        assert_eq!(reason_id, "limit-inside-interval");
+        assert_eq!(
+            reason,
+            "can't tell: time (c): not measured, the limit is 1 s"
+        );
+        assert_eq!(judged(&[]).0, Verdict::Inconclusive);
+    }
+
+    #[test]
     fn codes_that_cron_lines_rely_on() {
         let codes = [
             (Verdict::Pass, 0),
