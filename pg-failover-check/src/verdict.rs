@@ -1,16 +1,15 @@
 //! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above
 //! its limit.
 
-use std::time::Duration;
-
-use veza_probe::clock::{At, Signal};
-use veza_probe::fault::{Fault, Healed, Kind};
+use veza_probe::clock::At;
+use veza_probe::drill::SoFar;
+use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::Ledger;
-use veza_probe::outage::{self, Interval};
-use veza_probe::prober::Lateness;
-use veza_probe::tenure::{self, Answer, Asked, Tenure};
-use veza_probe::verdict::{Gate, Judgement, Measured, Outcome, Verdict, worst};
+use veza_probe::outage::Interval;
+use veza_probe::tenure::{self, Tenure};
+use veza_probe::verdict::{Experiment, Gate, Judgement, Measured};
 
+use crate::cli::Args;
 use crate::observation::rivals::Asker;
 use crate::observation::{Observation, phases};
 
@@ -28,20 +27,8 @@ pub struct Promises {
 /// What the run saw, as far as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The instance that was broken.
-    pub target: String,
-    /// Whether nothing was to be broken (`--fault none`).
-    pub control_run: bool,
-    /// Whether the fault was seen by something other than the injector.
-    pub evidence: bool,
-    /// What the injecting call said when it failed.
-    pub trouble: Option<String>,
-    /// Why the observer can't be believed.
-    pub blind: Option<String>,
-    /// The longest that a client could not write, in seconds; none when no probe failed.
-    pub outage_s: Option<Measured>,
-    /// Whether writes succeeded again and went on doing so.
-    pub service_back: bool,
+    /// What it came to as an experiment.
+    pub experiment: Experiment,
     /// From the heal until the formation was whole, in seconds.
     pub redundancy_s: Option<Measured>,
     /// Whether systemd was left to start the unit again, and then whether the monitor failed over all
@@ -57,45 +44,11 @@ pub struct Seen {
     /// How many writes one node acknowledged while another one did, too; none when the old primary
     /// could not be asked.
     pub two_primaries: Option<u64>,
-    /// The signal that ended the run.
-    pub interrupted: Option<Signal>,
-    /// Why somebody forbade all drills while it ran.
-    pub halted: Option<String>,
-    /// The panic or bug that ended it.
-    pub bug: Option<String>,
-    /// Whether healing was done and proven; none when it has not been tried yet.
-    pub undone: Option<bool>,
-    /// What healing said when it was not done.
-    pub undo_trouble: String,
-    /// What a person does then.
-    pub look_now: String,
 }
 
 impl Seen {
     /// Takes over what the client and the monitor saw.
-    pub fn observed(
-        &mut self,
-        observation: &Observation,
-        settle: Duration,
-        old_primary: i64,
-        healed: Option<At>,
-    ) {
-        let samples = observation.steady();
-        let outages = outage::outages(samples);
-        self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
-        self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
-        let spacing = observation.shape.spacing();
-        self.blind = match Lateness::of(samples) {
-            _ if observation.lost.is_some() => observation.lost.clone(),
-            None => Some("no probe has an outcome".to_owned()),
-            Some(lateness) if lateness.blind(spacing) => Some(format!(
-                "1 probe in 100 was sent more than {:.1} ms late by our own fault, with {:.0} ms \
-                 between probes: this host is too busy to measure",
-                lateness.p99_us as f64 / 1e3,
-                spacing.as_secs_f64() * 1e3
-            )),
-            Some(_) => None,
-        };
+    fn observed(&mut self, observation: &Observation, old_primary: i64, healed: Option<At>) {
         let promoted = phases::promotes(&observation.record, old_primary);
         self.restart = self.restart.map(|_| promoted);
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
@@ -108,33 +61,44 @@ impl Seen {
 
     /// Takes over who took writes when. The old primary must have been asked since the fault: while
     /// it was cut off, where that was the fault, as that is when it could have gone on by itself.
-    pub fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
+    fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
         let cut = fault.plan.kind == Kind::Partition;
         let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
-        let answered = |asked: &Asked| {
-            asked.answer != Answer::Unasked && asked.began >= fault.called && asked.ended <= until
-        };
         let old = rivals.iter().find(|asker| asker.node == old_primary);
-        if old.is_some_and(|asker| asker.tenure.asked.iter().any(answered)) {
-            let overlaps = tenure::overlaps(&tenures(rivals));
-            let writes = overlaps.iter().map(|overlap| overlap.writes as u64);
-            self.two_primaries = Some(writes.sum());
+        self.two_primaries = old.and_then(|old| {
+            let since = (fault.called, until);
+            tenure::writes_at_once(&tenures(rivals), &old.tenure, since)
+        });
+    }
+}
+
+/// What a run was promised by its arguments.
+pub fn promises(args: &Args) -> Promises {
+    Promises {
+        rto_s: args.rto_target.as_secs_f64(),
+        redundancy_s: args.redundancy_target.as_secs_f64(),
+        lost_writes: args.max_lost_writes,
+    }
+}
+
+/// What a run saw, as far as it came.
+pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
+    let client = so_far.observation.map(|observation| &observation.client);
+    let mut seen = Seen {
+        experiment: so_far.experiment(args, client),
+        read_only: args.read_only,
+        ..Seen::default()
+    };
+    if let Some(fault) = so_far.fault {
+        seen.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
+        if let Some(observation) = so_far.observation {
+            let primary = so_far.found.baseline.primary().node.id;
+            let began = so_far.healing_began();
+            seen.observed(observation, primary, began);
+            seen.asked(&observation.rivals, primary, fault, began);
         }
     }
-
-    /// Takes over what the fault came to.
-    pub fn faulted(&mut self, fault: &Fault) {
-        self.control_run = !fault.plan.kind.breaks();
-        self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
-        self.evidence = fault.evidence.is_some();
-        self.trouble.clone_from(&fault.trouble);
-    }
-
-    /// Takes over what healing came to; `rescued` when the watchdog did what the check could not.
-    pub fn healed(&mut self, healed: &Healed, rescued: bool) {
-        self.undone = Some(healed.undone() || rescued);
-        self.undo_trouble = healed.trouble();
-    }
+    seen
 }
 
 /// Who took writes when, of every node.
@@ -142,20 +106,13 @@ pub fn tenures(rivals: &[Asker]) -> Vec<Tenure> {
     rivals.iter().map(|asker| asker.tenure.clone()).collect()
 }
 
-fn in_seconds(span: Interval) -> Measured {
-    let seconds = |us: i64| us as f64 / 1e6;
-    Measured {
-        lower: seconds(span.lower_us),
-        upper: span.upper_us.map(seconds),
-    }
-}
-
 /// From the heal until the formation was whole; none when the monitor was not seen since.
 fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
     let (missing, whole) = observation.record.whole_again(healed);
     let lower_us = missing.map_or(0, |look| look.asked.us_since(healed));
     let upper_us = whole.map(|look| look.answered.us_since(healed));
-    (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
+    let span = Interval::new(lower_us, upper_us);
+    (missing.is_some() || whole.is_some()).then(|| span.into())
 }
 
 const RUNBOOK: &str = "see docs/runbooks/pg-failover-check.md";
@@ -178,16 +135,15 @@ pub const WRITE_GATES: [(&str, &str); 3] = [
 
 /// The gates of a run.
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
-    if seen.control_run {
-        let seconds = Some(seen.outage_s.unwrap_or(Measured::exact(0.0)));
-        let title = "nothing was broken, so no probe may fail";
-        return vec![Gate::at_most("no-outage", title, 0.0, "s", seconds)];
+    let experiment = &seen.experiment;
+    if experiment.control_run {
+        return vec![experiment.no_outage()];
     }
     let rto = "time in which a client could not write";
     let redundancy = "time until the formation was whole after the heal";
     let limit_s = promises.redundancy_s;
     let mut gates = vec![
-        Gate::at_most("rto", rto, promises.rto_s, "s", seen.outage_s),
+        Gate::at_most("rto", rto, promises.rto_s, "s", experiment.outage_s),
         Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
     ];
     if !seen.read_only {
@@ -201,110 +157,14 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     gates
 }
 
-/// The verdict over what was seen. A fault that may still be there outranks everything, then a bug,
-/// then the signal that ended the run; what proves nothing is never a pass.
+/// The verdict over what was seen.
 pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
-    if seen.undone == Some(false) {
-        let reason = format!("{} may still be broken: {}", seen.target, seen.undo_trouble);
-        let next = seen.look_now.clone();
-        return Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, next);
-    }
-    if let Some(bug) = &seen.bug {
-        let reason = format!("a bug of this tool ended the run; the fault was undone: {bug}");
-        return Judgement::new(
-            Verdict::Internal,
-            "bug",
-            reason,
-            "report it with the story above",
-        );
-    }
-    if let Some(signal) = seen.interrupted {
-        let reason = format!("{signal} ended the run; the fault was undone");
-        return Judgement::new(
-            Verdict::Interrupted(signal),
-            "interrupted",
-            reason,
-            "run it again",
-        );
-    }
-    if let Some(words) = &seen.halted {
-        let reason = format!("drills were forbidden while it ran ({words}); the fault was undone");
-        let next = "ask whoever set user.veza.halt";
-        return Judgement::new(Verdict::Inconclusive, "halted", reason, next);
-    }
-    if let Some((reason_id, reason)) = says_nothing(seen) {
-        return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
-    }
-    match worst(gates) {
-        Outcome::Missed => missed(seen, gates),
-        Outcome::Unclear => unclear(gates),
-        Outcome::Held => {
-            Judgement::new(Verdict::Pass, "all-gates-held", held(seen), "nothing to do")
-        }
-    }
-}
-
-/// Why the experiment says nothing, if it doesn't.
-fn says_nothing(seen: &Seen) -> Option<(&'static str, String)> {
-    if let Some(blind) = &seen.blind {
-        return Some(("observer-blind", blind.clone()));
-    }
-    if seen.control_run {
-        return None;
-    }
-    let target = &seen.target;
-    if !seen.evidence {
-        let trouble = seen
-            .trouble
-            .as_deref()
-            .unwrap_or("it went on answering, or nobody else did");
-        let reason = format!("no evidence that {target} was broken: {trouble}");
-        return Some(("no-evidence", reason));
-    }
-    if seen.outage_s.is_none() {
-        let reason = format!("{target} was broken, but no probe failed: the client did not use it");
-        return Some(("no-outage-seen", reason));
-    }
-    None
-}
-
-fn missed(seen: &Seen, gates: &[Gate]) -> Judgement {
-    let missed: Vec<&Gate> = gates
-        .iter()
-        .filter(|g| g.outcome == Outcome::Missed)
-        .collect();
-    let reason_id = match missed.as_slice() {
-        [only] => format!("{}-missed", only.id),
-        _ => "gates-missed".to_owned(),
-    };
-    let told = missed.iter().map(|gate| told(gate));
-    let mut reason = told.collect::<Vec<_>>().join("; ");
-    if !seen.control_run && !seen.service_back {
-        reason.push_str("; writes did not come back while they were watched");
-    }
-    Judgement::new(Verdict::Fail, &reason_id, reason, RUNBOOK)
-}
-
-fn unclear(gates: &[Gate]) -> Judgement {
-    let unclear = gates
-        .iter()
-        .filter(|g| g.outcome == Outcome::Unclear)
-        .map(told);
-    let reason = format!("can't tell: {}", unclear.collect::<Vec<_>>().join("; "));
-    Judgement::new(
-        Verdict::Inconclusive,
-        "limit-inside-interval",
-        reason,
-        RUNBOOK,
-    )
+    seen.experiment.judge(gates, || held(seen), RUNBOOK)
 }
 
 fn held(seen: &Seen) -> String {
     let told =
-        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| span(m, "s"));
-    if seen.control_run {
-        return "nothing was broken and no probe failed".to_owned();
-    }
+        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| m.told("s"));
     let lost = match seen.lost {
         Some(0) => "; no acknowledged write was lost".to_owned(),
         Some(lost) => format!("; {lost} acknowledged writes were lost, as allowed"),
@@ -318,40 +178,16 @@ fn held(seen: &Seen) -> String {
     format!(
         "a client could not write for {} after {} {how}; the formation was whole again {} after the \
          heal{lost}",
-        told(seen.outage_s),
-        seen.target,
+        told(seen.experiment.outage_s),
+        seen.experiment.target,
         told(seen.redundancy_s)
     )
 }
 
-/// A gate in a sentence: what was measured, against which limit.
-fn told(gate: &Gate) -> String {
-    let Gate {
-        title,
-        id,
-        limit,
-        unit,
-        ..
-    } = gate;
-    let value = gate.measured.map(|measured| span(measured, unit));
-    let value = value.unwrap_or_else(|| "not measured".to_owned());
-    format!("{title} ({id}): {value}, the limit is {limit} {unit}")
-}
-
-/// A value with its bounds; what is counted is whole.
-fn span(measured: Measured, unit: &str) -> String {
-    match measured.upper {
-        Some(upper) if upper == measured.lower && upper.fract() == 0.0 => {
-            format!("{upper:.0} {unit}")
-        }
-        Some(upper) if upper == measured.lower => format!("{upper:.2} {unit}"),
-        Some(upper) => format!("{:.2} to {upper:.2} {unit}", measured.lower),
-        None => format!("at least {:.2} {unit}", measured.lower),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use veza_probe::verdict::Verdict;
+
     use super::*;
 
     const PROMISES: Promises = Promises {
@@ -369,15 +205,17 @@ mod tests {
 
     fn good() -> Seen {
         Seen {
-            target: "pgaf-primary".into(),
-            evidence: true,
-            outage_s: between(9.5, 9.6),
-            service_back: true,
+            experiment: Experiment {
+                target: "pgaf-primary".into(),
+                evidence: true,
+                outage_s: between(9.5, 9.6),
+                service_back: true,
+                ..Experiment::default()
+            },
             redundancy_s: between(7.0, 7.3),
             lost: Some(0),
             phantoms: Some(0),
             two_primaries: Some(0),
-            undone: Some(true),
             ..Seen::default()
         }
     }
@@ -396,18 +234,27 @@ mod tests {
     #[test]
     fn rto_at_below_and_above_its_limit() {
         assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
-        assert_eq!(with(|s| s.outage_s = between(59.9, 60.0)).0, Verdict::Pass);
         assert_eq!(
-            with(|s| s.outage_s = between(60.1, 60.2)),
+            with(|s| s.experiment.outage_s = between(59.9, 60.0)).0,
+            Verdict::Pass
+        );
+        assert_eq!(
+            with(|s| s.experiment.outage_s = between(60.1, 60.2)),
             (Verdict::Fail, "rto-missed".into())
         );
         assert_eq!(
-            with(|s| s.outage_s = between(59.9, 60.1)).0,
+            with(|s| s.experiment.outage_s = between(59.9, 60.1)).0,
             Verdict::Inconclusive
         );
         let open = |lower| Some(Measured { lower, upper: None });
-        assert_eq!(with(|s| s.outage_s = open(61.0)).0, Verdict::Fail);
-        assert_eq!(with(|s| s.outage_s = open(20.0)).0, Verdict::Inconclusive);
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(61.0)).0,
+            Verdict::Fail
+        );
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(20.0)).0,
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
@@ -429,7 +276,7 @@ mod tests {
         );
         assert_eq!(with(|s| s.redundancy_s = None).0, Verdict::Inconclusive);
         let both = with(|s| {
-            s.outage_s = between(70.0, 71.0);
+            s.experiment.outage_s = between(70.0, 71.0);
             s.redundancy_s = Some(Measured {
                 lower: 120.2,
                 upper: None,
@@ -501,15 +348,15 @@ mod tests {
     #[test]
     fn what_proves_nothing_is_never_a_pass() {
         assert_eq!(
-            with(|s| s.evidence = false),
+            with(|s| s.experiment.evidence = false),
             (Verdict::Inconclusive, "no-evidence".into())
         );
         assert_eq!(
-            with(|s| s.outage_s = None),
+            with(|s| s.experiment.outage_s = None),
             (Verdict::Inconclusive, "no-outage-seen".into())
         );
         assert_eq!(
-            with(|s| s.blind = Some("late".into())),
+            with(|s| s.experiment.blind = Some("late".into())),
             (Verdict::Inconclusive, "observer-blind".into())
         );
         let seen = Seen::default();
@@ -520,41 +367,22 @@ mod tests {
         assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
         // Without evidence not even a missed gate is a failure of the system.
         let missed = with(|s| {
-            s.evidence = false;
-            s.outage_s = between(70.0, 71.0);
+            s.experiment.evidence = false;
+            s.experiment.outage_s = between(70.0, 71.0);
         });
         assert_eq!(missed.0, Verdict::Inconclusive);
     }
 
     #[test]
-    fn a_fault_that_may_remain_outranks_everything() {
-        let worst = with(|s| {
-            s.undone = Some(false);
-            s.bug = Some("x".into());
-            s.interrupted = Some(Signal::Interrupt);
-        });
-        assert_eq!(worst, (Verdict::NotUndone, "fault-may-remain".into()));
-        let mut seen = good();
-        (seen.undone, seen.look_now) = (Some(false), "look now".to_owned());
-        assert_eq!(judge(&seen, &[]).next, "look now");
-        let bug = with(|s| {
-            s.bug = Some("x".into());
-            s.interrupted = Some(Signal::Interrupt);
-        });
-        assert_eq!(bug.0, Verdict::Internal);
-        let halted = with(|s| s.halted = Some("release".into()));
-        assert_eq!(halted, (Verdict::Inconclusive, "halted".into()));
-        let signal = with(|s| s.interrupted = Some(Signal::Terminate));
-        assert_eq!(signal.0, Verdict::Interrupted(Signal::Terminate));
-    }
-
-    #[test]
     fn a_control_run_must_show_no_outage() {
         let control = |outage_s| {
-            let seen = Seen {
+            let experiment = Experiment {
                 control_run: true,
                 outage_s,
-                undone: Some(true),
+                ..Experiment::default()
+            };
+            let seen = Seen {
+                experiment,
                 ..Seen::default()
             };
             judged(&seen)

@@ -4,12 +4,19 @@
 //! 2 fail, 3 missing tool), with sysexits.h's 64 for usage and 70 for internal, and 128 + n for a
 //! signal as shells do it.
 
+mod ended;
+mod experiment;
+
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Signal;
+use crate::outage::Interval;
+
+pub use ended::Ended;
+pub use experiment::Experiment;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +147,28 @@ impl Measured {
             upper: Some(value),
         }
     }
+
+    /// The value with its bounds, for people; what is counted is whole.
+    pub fn told(&self, unit: &str) -> String {
+        let Measured { lower, upper } = *self;
+        match upper {
+            Some(upper) if upper == lower && upper.fract() == 0.0 => format!("{upper:.0} {unit}"),
+            Some(upper) if upper == lower => format!("{upper:.2} {unit}"),
+            Some(upper) => format!("{lower:.2} to {upper:.2} {unit}"),
+            None => format!("at least {lower:.2} {unit}"),
+        }
+    }
+}
+
+impl From<Interval> for Measured {
+    /// Microseconds in seconds.
+    fn from(span: Interval) -> Measured {
+        let seconds = |us: i64| us as f64 / 1e6;
+        Measured {
+            lower: seconds(span.lower_us),
+            upper: span.upper_us.map(seconds),
+        }
+    }
 }
 
 /// What became of a gate.
@@ -245,6 +274,20 @@ impl Gate {
             ..Gate::at_most(id, title, limit, unit, measured)
         }
     }
+
+    /// The gate in a sentence: what was measured, against which limit.
+    fn told(&self) -> String {
+        let Gate {
+            title,
+            id,
+            limit,
+            unit,
+            ..
+        } = self;
+        let value = self.measured.map(|measured| measured.told(unit));
+        let value = value.unwrap_or_else(|| "not measured".to_owned());
+        format!("{title} ({id}): {value}, the limit is {limit} {unit}")
+    }
 }
 
 /// The worst outcome of all gates. No gates at all is unclear: it proves nothing.
@@ -256,6 +299,29 @@ pub fn worst(gates: &[Gate]) -> Outcome {
         Outcome::Unclear
     } else {
         Outcome::Held
+    }
+}
+
+/// The verdict over gates: `held` when every one held; otherwise those that did not, in words, and `next`
+/// is what a person does.
+pub fn of_gates(gates: &[Gate], held: impl FnOnce() -> String, next: &str) -> Judgement {
+    let worst = worst(gates);
+    let such: Vec<&Gate> = gates.iter().filter(|g| g.outcome == worst).collect();
+    let words: Vec<String> = such.iter().map(|gate| gate.told()).collect();
+    match worst {
+        Outcome::Missed => {
+            let reason_id = match such.as_slice() {
+                [only] => format!("{}-missed", only.id),
+                _ => "gates-missed".to_owned(),
+            };
+            Judgement::new(Verdict::Fail, &reason_id, words.join("; "), next)
+        }
+        Outcome::Unclear => {
+            let reason = format!("can't tell: {}", words.join("; "));
+            let verdict = Verdict::Inconclusive;
+            Judgement::new(verdict, "limit-inside-interval", reason, next)
+        }
+        Outcome::Held => Judgement::new(Verdict::Pass, "all-gates-held", held(), "nothing to do"),
     }
 }
 
@@ -313,6 +379,36 @@ mod tests {
         assert_eq!(worst(std::slice::from_ref(&held)), Outcome::Held);
         assert_eq!(worst(&[held.clone(), unclear.clone()]), Outcome::Unclear);
         assert_eq!(worst(&[unclear, missed, held]), Outcome::Missed);
+    }
+
+    #[test]
+    fn gates_that_did_not_hold_are_told_and_no_gates_are_no_pass() {
+        let judged = |gates: &[Gate]| {
+            let judgement = of_gates(gates, || "fine".to_owned(), "look");
+            (judgement.verdict, judgement.reason_id, judgement.reason)
+        };
+        let gate = |id: &str, value: f64| {
+            let measured = Some(Measured::exact(value));
+            Gate::at_most(id, "time", 1.0, "s", measured)
+        };
+        let (held, unclear) = (gate("a", 0.5), Gate::at_most("c", "time", 1.0, "s", None));
+        let (missed, worse) = (gate("b", 2.0), gate("d", 2.5));
+        let pass = (Verdict::Pass, "all-gates-held".into(), "fine".into());
+        assert_eq!(judged(std::slice::from_ref(&held)), pass);
+        let (verdict, reason_id, reason) = judged(&[held.clone(), missed.clone(), unclear.clone()]);
+        assert_eq!((verdict, reason_id.as_str()), (Verdict::Fail, "b-missed"));
+        assert_eq!(reason, "time (b): 2 s, the limit is 1 s");
+        let (_, reason_id, reason) = judged(&[missed, worse]);
+        assert_eq!(reason_id, "gates-missed");
+        assert!(reason.ends_with("; time (d): 2.50 s, the limit is 1 s"));
+        let (verdict, reason_id, reason) = judged(&[held, unclear]);
+        assert_eq!(verdict, Verdict::Inconclusive);
+        assert_eq!(reason_id, "limit-inside-interval");
+        assert_eq!(
+            reason,
+            "can't tell: time (c): not measured, the limit is 1 s"
+        );
+        assert_eq!(judged(&[]).0, Verdict::Inconclusive);
     }
 
     #[test]
