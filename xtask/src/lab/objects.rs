@@ -277,6 +277,20 @@ async fn profile(incus: &Incus, lab: &LabSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sees to it that the pool has a custom volume of this name in the project.
+///
+/// # Errors
+/// As every change.
+pub async fn volume(incus: &Incus, lab: &LabSpec, name: &str) -> anyhow::Result<()> {
+    let all = format!("/1.0/storage-pools/{}/volumes/custom", lab.pool);
+    if find(incus, &format!("{all}/{name}")).await?.is_none() {
+        let body = json!({ "name": name, "description": "Made by cargo xtask lab" });
+        let request = Request::new(Method::POST, all).body(&body);
+        incus.change(request, LIMIT).await?;
+    }
+    Ok(())
+}
+
 /// Removes the project with all that is in it, then the bridge and the pool.
 ///
 /// # Errors
