@@ -149,7 +149,9 @@ async fn drive(args: &Args, link: &Link) {
         limiter.check(&user).await;
         presence.announce(&user).await;
         // Every second one is a user that nobody has ever announced.
-        presence.find(&format!("user-{}", round % (2 * USERS))).await;
+        presence
+            .find(&format!("user-{}", round % (2 * USERS)))
+            .await;
         chat.say(&format!("room-{}", round % USERS), "hello").await;
         sleep(pause).await;
     }

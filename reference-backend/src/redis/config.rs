@@ -168,7 +168,10 @@ fn address(part: &str) -> Option<Address> {
     let (host, port) = match part.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']')?;
-            (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            (
+                host,
+                rest.strip_prefix(':').or(rest.is_empty().then_some("")),
+            )
         }
         None => match part.split_once(':') {
             Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
@@ -229,9 +232,14 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_named() {
-        for bad in ["a:", "a:0", "a:65536", ":1", "a:b", "[::1", "[::1]x", "a b:1", "::1", "u@a:1"] {
+        for bad in [
+            "a:", "a:0", "a:65536", ":1", "a:b", "[::1", "[::1]x", "a b:1", "::1", "u@a:1",
+        ] {
             let error = addresses(&format!("good:1,{bad}")).unwrap_err().to_string();
-            assert!(error.contains(bad) && error.contains("REDIS_SENTINEL_ADDRS"), "{error}");
+            assert!(
+                error.contains(bad) && error.contains("REDIS_SENTINEL_ADDRS"),
+                "{error}"
+            );
         }
     }
 
@@ -250,7 +258,12 @@ mod tests {
         let url = ("REDIS_URL", "redis://:from-url@h:7/2");
         let name = ("REDIS_SENTINEL_MASTER_NAME", "veza");
         let both = config(&[url, name, ("REDIS_SENTINEL_ADDRS", "a:1,b:2")]).unwrap();
-        let Place::Sentinels { addresses, master_name, .. } = both.place else {
+        let Place::Sentinels {
+            addresses,
+            master_name,
+            ..
+        } = both.place
+        else {
             panic!("{both:?}");
         };
         assert_eq!((addresses.len(), master_name.as_str()), (2, "veza"));
@@ -277,11 +290,17 @@ mod tests {
         .unwrap();
         assert!(!format!("{found:?}").contains("hunter"), "{found:?}");
         let data = found.login.settings();
-        assert_eq!((data.username(), data.password()), (Some("app"), Some("hunter2")));
+        assert_eq!(
+            (data.username(), data.password()),
+            (Some("app"), Some("hunter2"))
+        );
         let Place::Sentinels { login, .. } = found.place else {
             panic!("no sentinels");
         };
-        assert_eq!((login.username, login.password), (None, Some(Secret::new("hunter3"))));
+        assert_eq!(
+            (login.username, login.password),
+            (None, Some(Secret::new("hunter3")))
+        );
     }
 
     #[test]
@@ -292,26 +311,47 @@ mod tests {
             panic!("{found:?}");
         };
         let settings = info.redis_settings();
-        assert_eq!((settings.username(), settings.password()), (Some("app"), Some("p")));
+        assert_eq!(
+            (settings.username(), settings.password()),
+            (Some("app"), Some("p"))
+        );
         assert_eq!(settings.db(), 3);
     }
 
     #[test]
     fn what_is_missing_or_contradicts_itself_is_said_without_a_secret() {
         assert!(told(&[]).contains("REDIS_URL"));
-        let name = told(&[("REDIS_SENTINEL_ADDRS", "a"), ("REDIS_SENTINEL_MASTER_NAME", " ")]);
+        let name = told(&[
+            ("REDIS_SENTINEL_ADDRS", "a"),
+            ("REDIS_SENTINEL_MASTER_NAME", " "),
+        ]);
         assert!(name.contains("REDIS_SENTINEL_MASTER_NAME"), "{name}");
         let url = told(&[("REDIS_URL", "http://u:hunter2@h")]);
-        assert!(url.contains("REDIS_URL") && !url.contains("hunter2"), "{url}");
+        assert!(
+            url.contains("REDIS_URL") && !url.contains("hunter2"),
+            "{url}"
+        );
         let tls = told(&[("REDIS_URL", "rediss://u:hunter2@h")]);
-        assert!(tls.contains("REDIS_URL") && !tls.contains("hunter2"), "{tls}");
-        let two = told(&[("REDIS_URL", "redis://:hunter2@h"), ("REDIS_PASSWORD", "hunter3")]);
-        assert!(two.contains("REDIS_PASSWORD") && !two.contains("hunter"), "{two}");
+        assert!(
+            tls.contains("REDIS_URL") && !tls.contains("hunter2"),
+            "{tls}"
+        );
+        let two = told(&[
+            ("REDIS_URL", "redis://:hunter2@h"),
+            ("REDIS_PASSWORD", "hunter3"),
+        ]);
+        assert!(
+            two.contains("REDIS_PASSWORD") && !two.contains("hunter"),
+            "{two}"
+        );
         let both = told(&[
             ("REDIS_URL", "redis://h"),
             ("REDIS_PASSWORD", "hunter2"),
             ("REDIS_PASSWORD_FILE", "/f"),
         ]);
-        assert!(both.contains("REDIS_PASSWORD_FILE") && !both.contains("hunter2"), "{both}");
+        assert!(
+            both.contains("REDIS_PASSWORD_FILE") && !both.contains("hunter2"),
+            "{both}"
+        );
     }
 }

@@ -340,7 +340,10 @@ async fn follow(shared: Arc<Shared>) {
         let looked = shared.look(&mut number).await;
         let at_hand = shared.master.borrow().is_some();
         let problem = looked.err().map(|failure| failure.to_string());
-        *shared.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *shared
+            .problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = problem;
         sleep(PAUSE).await;
         if at_hand {
             tokio::select! {

@@ -135,7 +135,9 @@ mod tests {
     #[test]
     fn an_answer_without_what_is_needed_says_nothing() {
         let fields = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
-            let own = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let own = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             own.collect()
         };
         let all = [("ip", "h"), ("port", "6"), ("config-epoch", "3")];
@@ -165,7 +167,10 @@ mod tests {
         assert_eq!(master(&one, "veza", &none).await.unwrap().port, 1);
         let error = master(&[address.clone()], "veza", &none).await.unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("veza") && error.contains(&address.to_string()), "{error}");
+        assert!(
+            error.contains("veza") && error.contains(&address.to_string()),
+            "{error}"
+        );
         let error = master(&three[1..], "other", &none).await.unwrap_err();
         assert!(error.to_string().contains("No such master"), "{error}");
     }
@@ -179,6 +184,9 @@ mod tests {
         let both = [hangs.address.clone(), new.address.clone()];
         assert_eq!(master(&both, "veza", &none).await.unwrap().port, 2);
         let error = master(&both[..1], "veza", &none).await.unwrap_err();
-        assert!(error.to_string().contains("no answer within 0.5 s"), "{error}");
+        assert!(
+            error.to_string().contains("no answer within 0.5 s"),
+            "{error}"
+        );
     }
 }

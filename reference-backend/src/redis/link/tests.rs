@@ -78,7 +78,10 @@ async fn changing_sentinel(port: u16) -> (Fake, Arc<(AtomicU64, AtomicU64)>) {
 
 #[tokio::test]
 async fn a_lost_master_is_left_for_the_one_that_the_sentinels_name() {
-    let (first, second) = (Fake::start(fake::master()).await, Fake::start(fake::master()).await);
+    let (first, second) = (
+        Fake::start(fake::master()).await,
+        Fake::start(fake::master()).await,
+    );
     let (sentinel, word) = changing_sentinel(first.address.port).await;
     let metrics = CacheMetrics::default();
     let link = Link::start(sentinels(&[&sentinel.address]), metrics.clone());
@@ -111,12 +114,21 @@ async fn a_master_that_became_read_only_is_left() {
     demoted.store(true, Ordering::SeqCst);
     let error = set(&link).await.unwrap_err().to_string();
     // The task's own look may have been first.
-    assert!(error.contains("read only replica") || error.contains("no master"), "{error}");
+    assert!(
+        error.contains("read only replica") || error.contains("no master"),
+        "{error}"
+    );
     let mut master = link.master();
-    within(MINUTE, master.wait_for(Option::is_none)).await.unwrap().unwrap();
+    within(MINUTE, master.wait_for(Option::is_none))
+        .await
+        .unwrap()
+        .unwrap();
     // As long as the sentinels name a node that says that it is none, there is no master.
     let problem = async {
-        while !link.problem().is_some_and(|problem| problem.contains("\"slave\"")) {
+        while !link
+            .problem()
+            .is_some_and(|problem| problem.contains("\"slave\""))
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -129,7 +141,10 @@ async fn a_master_that_became_read_only_is_left() {
 /// Nobody told us, and the old master still answers as one: a switchover is followed all the same.
 #[tokio::test]
 async fn a_switchover_is_followed_without_any_error() {
-    let (first, second) = (Fake::start(fake::master()).await, Fake::start(fake::master()).await);
+    let (first, second) = (
+        Fake::start(fake::master()).await,
+        Fake::start(fake::master()).await,
+    );
     let (sentinel, word) = changing_sentinel(first.address.port).await;
     let link = Link::start(sentinels(&[&sentinel.address]), CacheMetrics::default());
     until_at(&link, &first.address).await;
@@ -184,7 +199,9 @@ async fn only_the_first_request_waits_for_a_master_that_hangs() {
 #[tokio::test]
 async fn a_user_that_may_not_ask_for_the_role_is_served() {
     let server = Fake::start(|words: &[String]| match words[0].as_str() {
-        "ROLE" => Some("-NOPERM User app has no permissions to run the 'role' command\r\n".to_owned()),
+        "ROLE" => {
+            Some("-NOPERM User app has no permissions to run the 'role' command\r\n".to_owned())
+        }
         _ => fake::master()(words),
     })
     .await;
