@@ -344,13 +344,7 @@ async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Res
         let Some(urls) = find(incus, list).await? else {
             continue;
         };
-        for url in urls
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            let path = url.split('?').next().unwrap_or(url);
+        for path in whole(&urls) {
             incus
                 .change(Request::new(Method::DELETE, path), LIMIT)
                 .await?;
@@ -358,6 +352,14 @@ async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// The addresses in a list, without their query, and without snapshots: they are listed beside the volume
+/// that they go with.
+fn whole(urls: &Value) -> Vec<&str> {
+    let urls = urls.as_array().into_iter().flatten();
+    let urls = urls.filter_map(|url| url.as_str()?.split('?').next());
+    urls.filter(|url| !url.contains("/snapshots/")).collect()
 }
 
 /// Deletes an instance in whatever state it is.
@@ -374,4 +376,23 @@ pub async fn delete_instance(incus: &Incus, name: &str) -> anyhow::Result<()> {
         .change(Request::new(Method::DELETE, path), LIMIT)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_goes_with_its_snapshots() {
+        let pool = "/1.0/storage-pools/p/volumes/custom";
+        let urls = json!([
+            format!("{pool}/a-data?project=veza-lab"),
+            format!("{pool}/a-data/snapshots/veza-healthy?project=veza-lab"),
+            format!("{pool}/b-data"),
+        ]);
+        assert_eq!(
+            whole(&urls),
+            [format!("{pool}/a-data"), format!("{pool}/b-data")]
+        );
+    }
 }
