@@ -165,7 +165,9 @@ mod tests {
         assert_eq!(master(&three, "veza", &none).await.unwrap().port, 2);
         let one = [address.clone(), address.clone(), old.address.clone()];
         assert_eq!(master(&one, "veza", &none).await.unwrap().port, 1);
-        let error = master(&[address.clone()], "veza", &none).await.unwrap_err();
+        let error = master(std::slice::from_ref(&address), "veza", &none)
+            .await
+            .unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("veza") && error.contains(&address.to_string()),
