@@ -88,15 +88,15 @@ pub async fn build(args: &[&str], stop: &Stop) -> anyhow::Result<Vec<Program>> {
     Ok(programs(&listed.stdout))
 }
 
-/// Builds some packages without a word, and returns their programs, and whether there was nothing to build.
+/// Builds some binaries without a word, and returns the programs, and whether there was nothing to build.
 ///
 /// # Errors
 /// When it does not build: with cargo's words.
 pub async fn build_quietly(
-    packages: &BTreeSet<&str>,
+    binaries: &BTreeSet<&str>,
     limit: Duration,
 ) -> anyhow::Result<(Vec<Program>, bool)> {
-    let wanted = packages.iter().flat_map(|name| ["--bin", name]);
+    let wanted = binaries.iter().flat_map(|name| ["--bin", name]);
     let build = cargo()?
         .args(["build", "--message-format=json-render-diagnostics"])
         // With the features of the whole workspace, as everything else: a package by itself has fewer, and

@@ -46,11 +46,18 @@ pub const CHECKS: [Check; 2] = [
 ];
 
 /// What is no check, is never part of a drill, and has lab tests all the same.
-pub const DAEMONS: [Check; 1] = [Check {
-    name: "pgbouncer-follow",
-    groups: &["pgbouncer", "postgres"],
-    also: &[],
-}];
+pub const DAEMONS: [Check; 2] = [
+    Check {
+        name: "pgbouncer-follow",
+        groups: &["pgbouncer", "postgres"],
+        also: &[],
+    },
+    Check {
+        name: "reference-backend",
+        groups: &["redis"],
+        also: &["monitoring"],
+    },
+];
 
 /// How long the lab may take to be well again by itself between two checks; then it is reset.
 const HEALTHY_LIMIT: Duration = Duration::from_secs(120);

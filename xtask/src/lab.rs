@@ -37,7 +37,7 @@ use image::Image;
 use keep::{Credentials, Keep};
 use packages::Missing;
 use plan::Wanted;
-use role::{PLACEHOLDER, Role, Tls};
+use role::{PLACEHOLDER, ProgramSpec, Role, Tls};
 use site::Site;
 pub use status::Health;
 use tale::Tale;
@@ -377,10 +377,10 @@ async fn up(
 /// Builds the programs that roles ask for, all at once, and adds them to their instances' files.
 async fn add_programs(wanted: &mut [Vec<Wanted<'_>>], tale: &Tale) -> anyhow::Result<()> {
     let roles = wanted.iter().flatten().map(|wanted| wanted.role);
-    let packages: BTreeSet<&str> = roles
-        .flat_map(|role| role.programs.iter().map(|p| p.package.as_str()))
+    let binaries: BTreeSet<&str> = roles
+        .flat_map(|role| role.programs.iter().map(ProgramSpec::binary))
         .collect();
-    let built = programs::build(&packages, tale).await?;
+    let built = programs::build(&binaries, tale).await?;
     for wanted in wanted.iter_mut().flatten() {
         wanted.files.extend(wanted.role.program_files(&built)?);
     }

@@ -311,8 +311,11 @@ mod tests {
         let all = ["pg-failover-check", "pgbouncer-load", "pgbouncer-follow"];
         assert_eq!(names("postgres"), all);
         assert_eq!(names("pgbouncer"), all);
+        assert_eq!(names("redis"), ["reference-backend"]);
+        assert_eq!(names("monitoring"), ["reference-backend"]);
         assert_eq!(names("another"), Vec::<&str>::new());
-        assert_eq!(known_groups(), ["pgbouncer", "postgres"]);
+        let known = ["monitoring", "pgbouncer", "postgres", "redis"];
+        assert_eq!(known_groups(), known);
     }
 
     #[tokio::test]

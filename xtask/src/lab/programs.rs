@@ -16,36 +16,36 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// The C library of the base image, Debian trixie.
 const IMAGE_GLIBC: (u32, u32) = (2, 41);
 
-/// Builds these crates and reads their programs; without any, cargo is not asked. With nothing to build it
+/// Builds these binaries and reads them; without any, cargo is not asked. With nothing to build it
 /// takes a fraction of a second, and nothing is said.
 ///
 /// # Errors
 /// When one does not build, or would not run in the image.
 pub async fn build(
-    packages: &BTreeSet<&str>,
+    binaries: &BTreeSet<&str>,
     tale: &Tale,
 ) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    if packages.is_empty() {
+    if binaries.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let names = packages.iter().copied().collect::<Vec<_>>().join(", ");
+    let names = binaries.iter().copied().collect::<Vec<_>>().join(", ");
     let began = tale.seconds();
     tale.doing(&format!("building {names}"));
-    let (programs, fresh) = cargo::build_quietly(packages, LIMIT)
+    let (programs, fresh) = cargo::build_quietly(binaries, LIMIT)
         .await
         .with_context(|| format!("building {names} for the lab"))?;
     if !fresh {
         tale.say(&format!("built {names} ({:.1} s)", tale.seconds() - began));
     }
     let mut all = BTreeMap::new();
-    for package in packages {
-        let is_it = |program: &&cargo::Program| program.kind == "bin" && program.target == *package;
+    for binary in binaries {
+        let is_it = |program: &&cargo::Program| program.kind == "bin" && program.target == *binary;
         let program = programs.iter().find(is_it);
-        let program = program.with_context(|| format!("{package} has no program of its name"))?;
+        let program = program.with_context(|| format!("no crate has a binary {binary}"))?;
         let bytes = std::fs::read(&program.path)
             .with_context(|| format!("reading {}", program.path.display()))?;
         fits(&program.path, &bytes)?;
-        all.insert((*package).to_owned(), bytes);
+        all.insert((*binary).to_owned(), bytes);
     }
     Ok(all)
 }

@@ -92,10 +92,17 @@ pub struct FileSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProgramSpec {
-    /// The crate; its binary has the same name.
     #[serde(rename = "crate")]
-    pub package: String,
+    package: String,
+    binary: Option<String>,
     path: String,
+}
+
+impl ProgramSpec {
+    /// The binary: that of the crate's own name unless another one is named.
+    pub fn binary(&self) -> &str {
+        self.binary.as_deref().unwrap_or(&self.package)
+    }
 }
 
 fn octal<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
@@ -286,7 +293,7 @@ impl Role {
         self.files.iter().map(render).collect()
     }
 
-    /// The role's programs as files; `programs` holds what was built, by crate.
+    /// The role's programs as files; `programs` holds what was built, by binary.
     ///
     /// # Errors
     /// When one was not built.
@@ -295,8 +302,8 @@ impl Role {
         programs: &BTreeMap<String, Vec<u8>>,
     ) -> anyhow::Result<Vec<Rendered>> {
         let file = |program: &ProgramSpec| {
-            let built = programs.get(&program.package);
-            let built = built.with_context(|| format!("{} was not built", program.package))?;
+            let built = programs.get(program.binary());
+            let built = built.with_context(|| format!("{} was not built", program.binary()))?;
             Ok(Rendered {
                 path: program.path.clone(),
                 owner: "root".to_owned(),
@@ -482,6 +489,9 @@ change = "reload"
         let files = role.program_files(&built).unwrap();
         assert_eq!((files[0].mode, &files[0].content), (0o755, &vec![0xff]));
         assert!(role.program_files(&BTreeMap::new()).is_err());
+        let other = text.replace("crate = \"p\"", "crate = \"c\"\nbinary = \"p\"");
+        let other = Role::parse(&other, |_| Ok(String::new())).unwrap();
+        assert_eq!(other.program_files(&built).unwrap(), files);
         let twice = text.replace("/usr/local/bin/p", "/etc/t");
         assert!(Role::parse(&twice, |_| Ok(String::new())).is_err());
     }

@@ -1,0 +1,181 @@
+//! The lab as a test finds it, and two servers of the application that use its Redis.
+
+use std::time::Duration;
+
+use reference_backend::redis::chat::Chat;
+use reference_backend::redis::presence::Presence;
+use reference_backend::redis::rate_limiter::{Limit, RateLimiter};
+use reference_backend::redis::{CacheMetrics, Config, Link, Source, Subsystem};
+use tokio::sync::broadcast::Receiver;
+use veza_probe::clock::{self, within};
+use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
+use veza_probe::instance::InstanceName;
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// The lab's Redis.
+pub const REDIS: [&str; 3] = ["redis-1", "redis-2", "redis-3"];
+
+pub struct Lab {
+    incus: Incus,
+}
+
+pub fn variable(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test redis`"))
+}
+
+fn name(text: &str) -> InstanceName {
+    InstanceName::new(text).unwrap()
+}
+
+impl Lab {
+    pub async fn new() -> Lab {
+        let project = variable("VEZA_INCUS_PROJECT");
+        variable("REDIS_SENTINEL_ADDRS");
+        let socket = socket_path(|name| std::env::var_os(name));
+        let (incus, _) = Incus::connect(&socket, &project).await.unwrap();
+        Lab { incus }
+    }
+
+    pub async fn set(&self, instance: &str, change: StateChange) {
+        println!("{instance}: {change:?}");
+        let instance = name(instance);
+        let set = self.incus.set_state(&instance, change, MINUTE);
+        set.await.unwrap();
+    }
+
+    /// The instance at an address such as `198.18.0.21:6379`.
+    pub async fn at(&self, address: &str) -> &'static str {
+        for instance in REDIS {
+            let found = self.incus.instance(&name(instance)).await.unwrap();
+            let own = found.devices.get("eth0").unwrap().get("ipv4.address");
+            if address.split(':').next() == own.map(String::as_str) {
+                return instance;
+            }
+        }
+        panic!("no instance of Redis is at {address}")
+    }
+
+    pub async fn try_exec(&self, instance: &str, argv: &[&str]) -> ExecOutput {
+        let output = self.incus.exec(&name(instance), argv, MINUTE).await;
+        output.unwrap()
+    }
+}
+
+/// What the three subsystems came to: who answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub limiter: Source,
+    pub announced: Source,
+    pub found: Source,
+    pub said: Source,
+}
+
+impl Answered {
+    pub fn by(source: Source) -> Answered {
+        Answered {
+            limiter: source,
+            announced: source,
+            found: source,
+            said: source,
+        }
+    }
+}
+
+/// A server of the application, in this process.
+pub struct Server {
+    pub link: Link,
+    pub metrics: CacheMetrics,
+    pub limiter: RateLimiter,
+    pub presence: Presence,
+    pub chat: Chat,
+    name: String,
+}
+
+impl Server {
+    /// Starts one, and waits until Redis is at hand. The name is its own in each test's run.
+    pub async fn start(name: &str) -> Server {
+        let name = format!("{name}-{}", std::process::id());
+        let config = Config::from_env(|name| std::env::var_os(name)).unwrap();
+        let metrics = CacheMetrics::default();
+        let link = Link::start(config, metrics.clone());
+        let limit = Limit {
+            requests: 3,
+            window: 10 * MINUTE,
+        };
+        let server = Server {
+            limiter: RateLimiter::new(link.clone(), limit),
+            presence: Presence::new(link.clone(), &name, MINUTE),
+            chat: Chat::start(link.clone(), &name),
+            link,
+            metrics,
+            name,
+        };
+        server.until_linked().await;
+        server
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits until there is a master, and a connection that listens; says where.
+    pub async fn until_linked(&self) -> String {
+        let mut master = self.link.master();
+        let linked = async {
+            let found = master.wait_for(Option::is_some).await.unwrap();
+            let address = found.as_ref().unwrap().address();
+            drop(found);
+            while !self.chat.listens() {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+            address
+        };
+        let linked = within(MINUTE, linked).await;
+        linked.unwrap_or_else(|_| panic!("no master: {:?}", self.link.problem()))
+    }
+
+    /// One request of each kind. The user that is looked for is the server's own.
+    pub async fn use_all(&self, client: &str) -> Answered {
+        let user = format!("{client}-of-{}", self.name);
+        let limiter = self.limiter.check(client).await.source;
+        let announced = self.presence.announce(&user).await;
+        let (at, found) = self.presence.find(&user).await;
+        if announced == found {
+            assert_eq!(at.as_deref(), Some(self.name()), "{user}");
+        }
+        Answered {
+            limiter,
+            announced,
+            found,
+            said: self.chat.say("room", client).await,
+        }
+    }
+
+    /// Uses all, until Redis answers all of it.
+    pub async fn until_served(&self) {
+        let mut last = None;
+        let served = async {
+            let all = Some(Answered::by(Source::Redis));
+            while last != all {
+                last = Some(self.use_all("anyone").await);
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let served = within(MINUTE, served).await;
+        assert!(served.is_ok(), "{last:?}: {:?}", self.link.problem());
+    }
+
+    /// Hits and misses of each subsystem.
+    pub fn counts(&self) -> [(u64, u64); 3] {
+        Subsystem::ALL.map(|subsystem| self.metrics.of(subsystem))
+    }
+}
+
+/// The next message of a room that is `text`; others before it are passed over.
+pub async fn hear(room: &mut Receiver<String>, text: &str) {
+    let heard = async { while room.recv().await.unwrap() != text {} };
+    let heard = within(MINUTE, heard).await;
+    assert!(heard.is_ok(), "{text:?} was not heard");
+}
