@@ -8,6 +8,7 @@ pub mod monitor;
 
 use veza_probe::address;
 use veza_probe::clock::Clock;
+use veza_probe::drill::Site;
 use veza_probe::fault::Kind;
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
@@ -77,7 +78,7 @@ impl Baseline {
 /// needs can't be reached from here.
 pub async fn measure(
     clock: &Clock,
-    targets: &Targets,
+    (site, targets): (&Site, &Targets),
     args: &Args,
     story: &Story,
 ) -> Result<Baseline, Untouched> {
@@ -97,7 +98,7 @@ pub async fn measure(
         with_nodes(refused("formation-not-whole", reason), &nodes)
     })?;
     let feasible = feasible(&monitor, args).await?;
-    let placed = place(targets, args, &nodes)
+    let placed = place((site, targets), args, &nodes)
         .await
         .map_err(|u| with_nodes(u, &nodes))?;
     let client = client_access(targets, &monitor, &nodes).await?;
@@ -131,7 +132,7 @@ pub async fn measure(
             .chain(&targets.monitor.login.warnings)
             .cloned(),
     );
-    let client_hosts = client_hosts(targets, &client, &members).await?;
+    let client_hosts = client_hosts((site, targets), &client, &members).await?;
     Ok(Baseline {
         monitor,
         primary,
@@ -166,23 +167,23 @@ async fn feasible(monitor: &Monitor, args: &Args) -> Result<Feasible, Untouched>
 
 /// Where each node is: its address through Incus, and the instance that has it.
 async fn place(
-    targets: &Targets,
+    (site, targets): (&Site, &Targets),
     args: &Args,
     nodes: &[Node],
 ) -> Result<Vec<(Node, InstanceName, Target)>, Untouched> {
-    let known: Vec<_> = targets
+    let known: Vec<_> = site
         .instances
         .iter()
         .map(|i| (i.name.clone(), i.ipv4()))
         .collect();
     let mut placed = Vec::new();
     for node in nodes {
-        let found = address::resolve(&node.host, &targets.instances).await;
+        let found = address::resolve(&node.host, &site.instances).await;
         let found = found.map_err(|e| refused("node-address-unknown", e.to_string()))?;
         let chosen = args.chosen_instance(&node.name);
         let instance = instance::of_node(&node.name, &node.host, found.address, &known, chosen)
             .map_err(|e| refused("node-instance-unknown", e.to_string()))?;
-        let running = targets.instances.iter().find(|i| i.name == instance);
+        let running = site.instances.iter().find(|i| i.name == instance);
         if running.is_none_or(|i| i.status != Status::Running) {
             let reason = format!(
                 "node {} runs in {instance}, which is not running",
@@ -227,7 +228,7 @@ async fn client_access(
 
 /// Where the client's hosts are.
 async fn client_hosts(
-    targets: &Targets,
+    (site, targets): (&Site, &Targets),
     client: &Access,
     members: &[Member],
 ) -> Result<Vec<Target>, Untouched> {
@@ -236,7 +237,7 @@ async fn client_hosts(
     }
     let mut hosts = Vec::new();
     for host in &client.login.conninfo.hosts {
-        let (instances, way) = (&targets.instances, targets.way());
+        let (instances, way) = (&site.instances, targets.way());
         let at = targets::locate(&host.name, host.hostaddr, host.port, instances, way);
         hosts.push(
             at.await

@@ -1,26 +1,14 @@
 //! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
 
-mod values;
-
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use veza_probe::arguments::{self, Output, Said, project_name, remote_name};
+use clap::{Parser, ValueEnum};
+use veza_probe::arguments::{DrillArgs, node_instance, seconds};
 use veza_probe::fault::Kind;
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::Conninfo;
-use veza_probe::prober::Shape;
 use veza_probe::secret::Secret;
-use veza_probe::verdict::{EXIT_CODES, Judgement, Verdict};
-use veza_probe::window::Window;
-
-use values::{milliseconds, node_instance, seconds};
-
-/// The check's name: in reports, in records, and as a program.
-pub const CHECK: &str = "pg-failover-check";
+use veza_probe::verdict::EXIT_CODES;
 
 /// Breaks the primary of a pg_auto_failover formation, measures how long a client could not write,
 /// puts the node back, waits until the formation is whole, and reads what became of the writes.
@@ -42,16 +30,6 @@ pub const CHECK: &str = "pg-failover-check";
 #[derive(Debug, Parser)]
 #[command(name = "pg-failover-check", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Args {
-    /// The Incus project that holds the formation.
-    #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME", value_parser = project_name)]
-    pub project: String,
-
-    /// The Incus that holds the project: an https remote of Incus' own client (`incus remote list`), whose
-    /// certificates are used. Without it, the Incus of this host. Nothing is broken over a remote without a
-    /// timer on its host; see docs/remote.md.
-    #[arg(long, env = "VEZA_INCUS_REMOTE", value_name = "NAME", value_parser = remote_name)]
-    pub remote: Option<String>,
-
     /// The monitor: a URI without password (the variable's may have one). Without it, role
     /// autoctl_node and database pg_auto_failover on the instance named by --monitor. The password:
     /// PGAF_MONITOR_PASSWORD, PGAF_MONITOR_PASSWORD_FILE, or PGPASSFILE.
@@ -149,27 +127,6 @@ pub struct Args {
     )]
     pub max_lost_writes: u64,
 
-    /// How long writes must go on succeeding before service counts as back, in seconds.
-    #[arg(long, env = "VEZA_SETTLE_SECONDS", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
-    pub settle: Duration,
-
-    /// The longest that the primary stays broken, in seconds; then it is healed, whatever the client
-    /// sees. Default: 1.5 times the RTO target.
-    #[arg(long, env = "VEZA_MAX_FAULT_SECONDS", value_name = "SECONDS", value_parser = seconds)]
-    pub max_fault: Option<Duration>,
-
-    /// How long the client is watched before the fault, in seconds.
-    #[arg(long, env = "VEZA_WARM_UP_SECONDS", value_name = "SECONDS", default_value = "3", value_parser = seconds)]
-    pub warm_up: Duration,
-
-    /// The distance of two probes, in milliseconds.
-    #[arg(long, env = "VEZA_PROBE_SPACING_MS", value_name = "MS", default_value = "20", value_parser = milliseconds)]
-    pub spacing: Duration,
-
-    /// The client's deadline for one probe, in milliseconds.
-    #[arg(long, env = "VEZA_PROBE_LIMIT_MS", value_name = "MS", default_value = "1000", value_parser = milliseconds)]
-    pub limit: Duration,
-
     /// Where the network of the service is not reached from here: observes from inside this running
     /// instance. This program is put there for as long as it runs; it must be no node of the formation.
     #[arg(long, env = "VEZA_OBSERVE_FROM", value_name = "INSTANCE")]
@@ -188,39 +145,9 @@ pub struct Args {
     #[arg(long, env = "PGAF_SWITCH_BACK")]
     pub switch_back: bool,
 
-    /// The hours in UTC in which the drill must begin and end, healing and redundancy included.
-    #[arg(long, env = "VEZA_WINDOW", value_name = "HH:MM-HH:MM")]
-    pub window: Option<Window>,
-
-    /// Outside a lab: the system that may be broken, as `--dry-run` names it. Without it a person on a
-    /// terminal is asked.
-    #[arg(long, value_name = "SYSTEM")]
-    pub confirm: Option<String>,
-
-    /// Outside a lab: breaks without asking, for a schedule that has been agreed on.
-    #[arg(long)]
-    pub yes: bool,
-
-    /// Does everything up to the fault and prints the plan.
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Breaks nothing: mends what an earlier drill left broken, by its record in the state folder
-    /// (VEZA_STATE_DIR) or by the key user.veza.fault of the instances, and says what it found.
-    #[arg(long, conflicts_with = "dry_run")]
-    pub recover: bool,
-
-    /// With --recover: only what has outlived its time, for a timer that runs beside drills.
-    #[arg(long, requires = "recover")]
-    pub expired: bool,
-
-    /// With --recover: also what a drill on another host may still be at.
-    #[arg(long, requires = "recover")]
-    pub take_over: bool,
-
-    /// Where the result goes.
+    /// What every drill has.
     #[command(flatten)]
-    pub output: Output,
+    pub drill: DrillArgs,
 }
 
 /// What stands between clients and nodes.
@@ -230,96 +157,12 @@ pub enum Via {
     Pgbouncer,
 }
 
-/// What came of the arguments.
-#[derive(Debug)]
-pub enum Parsed {
-    /// Arguments to run with.
-    Run(Box<Args>),
-    /// `--help` or `--version`: the text to print.
-    Tell(String),
-    /// `--show` or `--compare`: one report, or two.
-    Look(Vec<PathBuf>),
-    /// Bad arguments or environment values.
-    Usage(Judgement),
-}
-
-/// Parses arguments and environment.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
-    let args: Vec<OsString> = args.into_iter().collect();
-    if let Some(looked) = look(&args) {
-        return looked;
-    }
-    let matches = match Args::command().try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) => return told(&error),
-    };
-    let mut args = match Args::from_arg_matches(&matches) {
-        Ok(args) => args,
-        Err(error) => return told(&error),
-    };
-    match args.complete(|id| matches.value_source(id) == Some(ValueSource::CommandLine)) {
-        Ok(()) => Parsed::Run(Box::new(args)),
-        Err(words) => Parsed::Usage(usage(words)),
-    }
-}
-
-/// Arguments that only look at reports, for which nothing of a run is needed.
-#[derive(Debug, Parser)]
-#[command(name = "pg-failover-check", disable_help_flag = true)]
-struct Look {
-    #[arg(long, conflicts_with = "compare")]
-    show: Option<PathBuf>,
-    #[arg(long, num_args = 2)]
-    compare: Option<Vec<PathBuf>>,
-}
-
-fn look(args: &[OsString]) -> Option<Parsed> {
-    let is_it = |arg: &OsString| {
-        let text = arg.to_str().unwrap_or_default();
-        let name = text.split('=').next().unwrap_or_default();
-        name == "--show" || name == "--compare"
-    };
-    if !args.iter().any(is_it) {
-        return None;
-    }
-    Some(match Look::try_parse_from(args) {
-        Ok(Look { show, compare }) => {
-            let paths = compare.or_else(|| show.map(|path| vec![path]));
-            Parsed::Look(paths.unwrap_or_default())
-        }
-        Err(error) => told(&error),
-    })
-}
-
-/// The variables that this check takes from its environment, beside those that every tool does.
-pub fn variables() -> Vec<String> {
-    let passwords = ["PGAF_MONITOR", "PGAF_FORMATION", "DATABASE"];
-    arguments::variables(&Args::command(), &passwords)
-}
-
-/// clap's error as ours.
-fn told(error: &clap::Error) -> Parsed {
-    match Said::from(error) {
-        Said::Asked(text) => Parsed::Tell(text),
-        Said::Wrong(words) => Parsed::Usage(usage(words)),
-    }
-}
-
-/// A judgement on bad arguments.
-pub fn usage(words: impl Into<String>) -> Judgement {
-    Judgement::new(
-        Verdict::Usage,
-        "bad-arguments",
-        words,
-        "pg-failover-check --help",
-    )
-}
-
 impl Args {
     /// Reads what clap takes as it is, so that a bad value is never repeated in a message.
-    fn complete(&mut self, typed: impl Fn(&str) -> bool) -> Result<(), String> {
-        self.shape()?;
-        self.output.check()?;
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn read_uris(&mut self, typed: &dyn Fn(&str) -> bool) -> Result<(), String> {
         let given = |uri: Option<&Secret>, names, id| {
             let read = |uri| Conninfo::given(uri, names, typed(id));
             uri.map(read).transpose()
@@ -338,30 +181,6 @@ impl Args {
         Ok(())
     }
 
-    /// The shape of the probes.
-    ///
-    /// # Errors
-    /// A sentence for the user.
-    pub fn shape(&self) -> Result<Shape, String> {
-        let shape = Shape::default()
-            .with_spacing(self.spacing)
-            .map_err(|e| e.to_string())?;
-        shape.with_limit(self.limit).map_err(|e| e.to_string())
-    }
-
-    /// The longest that the primary stays broken.
-    pub fn max_fault(&self) -> Duration {
-        self.max_fault
-            .unwrap_or_else(|| self.rto_target.mul_f64(1.5))
-    }
-
-    /// This check's command, as far as its Incus.
-    pub fn so_far(&self) -> String {
-        let remote = self.remote.as_ref().map(|name| format!(" --remote {name}"));
-        let remote = remote.unwrap_or_default();
-        format!("{CHECK}{remote} --project {}", self.project)
-    }
-
     /// The instance chosen for a node with `--instance`.
     pub fn chosen_instance(&self, node: &str) -> Option<&InstanceName> {
         self.instances
@@ -373,11 +192,15 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use veza_probe::drill::{self, Parsed};
+
     use super::*;
 
-    fn parsed(args: &[&str]) -> Parsed {
+    fn parsed(args: &[&str]) -> Parsed<Args> {
         let all = ["pg-failover-check", "--project", "p"].iter().chain(args);
-        parse(all.map(OsString::from))
+        drill::parse(all.map(OsString::from))
     }
 
     fn refused(args: &[&str]) -> String {
@@ -442,11 +265,17 @@ mod tests {
         let Parsed::Run(args) = parsed(&["--rto-target", "10"]) else {
             panic!()
         };
-        assert_eq!(args.max_fault(), Duration::from_secs(15));
+        assert_eq!(
+            args.drill.max_fault(args.rto_target),
+            Duration::from_secs(15)
+        );
         let Parsed::Run(args) = parsed(&["--max-fault", "7"]) else {
             panic!()
         };
-        assert_eq!(args.max_fault(), Duration::from_secs(7));
+        assert_eq!(
+            args.drill.max_fault(args.rto_target),
+            Duration::from_secs(7)
+        );
     }
 
     #[test]

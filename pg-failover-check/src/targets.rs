@@ -1,16 +1,15 @@
 //! Whom this is about: arguments turned into Incus, instances and logins. Nothing is asked of
 //! PostgreSQL yet.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use veza_probe::address;
 use veza_probe::clock::Clock;
-use veza_probe::incus::{self, Incus, Instance, Place, Server, Status};
+use veza_probe::drill::{self, Site};
+use veza_probe::incus::Instance;
 use veza_probe::outpost::Outpost;
 use veza_probe::postgres::{Access, Conninfo, Target};
 use veza_probe::report::Untouched;
-use veza_probe::undo::{Refusal, State};
 use veza_probe::verdict::{Judgement, Verdict};
 use veza_probe::way::Way;
 
@@ -18,16 +17,6 @@ use crate::cli::Args;
 
 /// Whom this is about.
 pub struct Targets {
-    /// The Incus of the formation.
-    pub incus: Incus,
-    /// What it says of itself.
-    pub server: Server,
-    /// The instances of the project.
-    pub instances: Vec<Instance>,
-    /// The project's own config: what is allowed in it.
-    pub project_config: BTreeMap<String, String>,
-    /// Where records of faults are kept.
-    pub state: State,
     /// How to log in at the monitor.
     pub monitor: Access,
     /// Where the monitor is.
@@ -47,16 +36,13 @@ impl Targets {
     }
 }
 
-/// Finds Incus, the monitor's address, and the logins.
+/// Finds the monitor's address, and the logins.
 ///
 /// # Errors
-/// Missing tool when Incus, its socket or the project is not there; refused when the monitor's
-/// address can't be found; usage when variables make no login.
-pub async fn resolve(clock: &Clock, args: &Args) -> Result<Targets, Untouched> {
-    let (incus, server) = connect(args).await?;
-    let instances = incus.instances().await.map_err(|error| of_incus(&error))?;
-    let project_config = incus.project_config().await;
-    let project_config = project_config.map_err(|error| of_incus(&error))?;
+/// Missing tool when the observer's instance is not there; refused when the monitor's address can't be
+/// found; usage when variables make no login.
+pub async fn resolve(clock: &Clock, site: &Site, args: &Args) -> Result<Targets, Untouched> {
+    let instances = &site.instances;
     let conninfo = args
         .monitor_conninfo
         .clone()
@@ -69,51 +55,21 @@ pub async fn resolve(clock: &Clock, args: &Args) -> Result<Targets, Untouched> {
     let Some(host) = monitor.login.conninfo.hosts.first() else {
         return Err(usage("the monitor's URI names no host".to_owned()));
     };
-    let outpost = outpost(clock, &incus, args, &instances).await?;
+    let outpost = match &args.observe_from {
+        Some(name) => Some(site.outpost(clock, name).await?),
+        None => None,
+    };
     let way = outpost.as_ref().map(Outpost::way).unwrap_or_default();
-    let monitor_at = locate(&host.name, host.hostaddr, host.port, &instances, way)
+    let monitor_at = locate(&host.name, host.hostaddr, host.port, instances, way)
         .await
         .map_err(|e| unfound("monitor-address-unknown", &e.to_string()))?;
-    let pooler = pooler(args, &instances, outpost.as_ref()).await?;
+    let pooler = pooler(args, instances, outpost.as_ref()).await?;
     Ok(Targets {
-        incus,
-        server,
-        instances,
-        project_config,
-        state: State::new(|name| std::env::var_os(name)),
         monitor,
         monitor_at,
         formation,
         pooler,
         outpost,
-    })
-}
-
-/// The observer in the instance that was named.
-async fn outpost(
-    clock: &Clock,
-    incus: &Incus,
-    args: &Args,
-    instances: &[Instance],
-) -> Result<Option<Outpost>, Untouched> {
-    let Some(name) = &args.observe_from else {
-        return Ok(None);
-    };
-    let next = format!("incus --project {} list", args.project);
-    match instances.iter().find(|instance| instance.name == *name) {
-        Some(instance) if instance.status == Status::Running => {}
-        found => {
-            let is = found.map_or("there is none in this project".to_owned(), |found| {
-                format!("it is {}", found.status)
-            });
-            let reason = format!("--observe-from {name} needs a running instance, and {is}");
-            return Err(Judgement::new(Verdict::MissingTool, "no-observer", reason, next).into());
-        }
-    }
-    let opened = Outpost::open(incus, clock, name).await;
-    opened.map(Some).map_err(|error| {
-        let reason = format!("--observe-from {name}: {error}");
-        Judgement::new(Verdict::MissingTool, "no-observer", reason, next).into()
     })
 }
 
@@ -136,26 +92,6 @@ async fn pooler(
     let at = at.map_err(|e| unfound("pooler-address-unknown", &e.to_string()))?;
     let access = access(conninfo.clone(), "DATABASE")?;
     Ok(Some((access, at)))
-}
-
-/// Incus and the state folder alone: what healing needs.
-///
-/// # Errors
-/// Missing tool when Incus, its socket or the project is not there.
-pub async fn incus_only(args: &Args) -> Result<(Incus, State), Untouched> {
-    let (incus, _) = connect(args).await?;
-    Ok((incus, State::new(|name| std::env::var_os(name))))
-}
-
-/// The Incus of this host, or the remote that was named; never one in place of the other.
-async fn connect(args: &Args) -> Result<(Incus, Server), Untouched> {
-    let lookup = |name: &str| std::env::var_os(name);
-    let place = match &args.remote {
-        None => Ok(Place::local(lookup)),
-        Some(name) => Place::remote(name, lookup).map_err(|error| of_incus(&error.into())),
-    };
-    let connected = Incus::connect(&place?, &args.project).await;
-    connected.map_err(|error| of_incus(&error))
 }
 
 /// Where a host is: its own `hostaddr`, else through Incus.
@@ -229,45 +165,10 @@ pub fn access(conninfo: Conninfo, prefix: &str) -> Result<Access, Untouched> {
 }
 
 fn usage(words: String) -> Untouched {
-    Judgement::new(
-        Verdict::Usage,
-        "bad-arguments",
-        words,
-        "pg-failover-check --help",
-    )
-    .into()
+    drill::usage::<Args>(words).into()
 }
 
 /// An address that was needed and not found.
 pub fn unfound(reason_id: &str, words: &str) -> Untouched {
     Judgement::new(Verdict::Refused, reason_id, words, "incus list").into()
-}
-
-/// What a refusal of the undo comes to.
-pub fn of_undo(refusal: &Refusal) -> Untouched {
-    let Refusal {
-        reason_id,
-        reason,
-        next,
-    } = refusal;
-    let verdict = if refusal.is_missing_tool() {
-        Verdict::MissingTool
-    } else {
-        Verdict::Refused
-    };
-    Judgement::new(verdict, reason_id, reason, next).into()
-}
-
-/// What an error of Incus before the fault comes to.
-pub fn of_incus(error: &incus::Error) -> Untouched {
-    let (verdict, reason_id) = if error.is_missing_tool() {
-        (Verdict::MissingTool, "incus-not-usable")
-    } else {
-        (Verdict::Refused, "incus-refused")
-    };
-    let next = match error {
-        incus::Error::Remote(_) => "incus remote list",
-        _ => "incus info",
-    };
-    Judgement::new(verdict, reason_id, error.to_string(), next).into()
 }

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use veza_probe::clock::{At, Signal};
-use veza_probe::fault::{Fault, Healed, Kind};
+use veza_probe::clock::At;
+use veza_probe::drill::SoFar;
+use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::Ledger;
 use veza_probe::outage::{self, Interval};
-use veza_probe::prober::Lateness;
 use veza_probe::tenure::{self, Answer, Asked, Tenure};
-use veza_probe::verdict::{Gate, Judgement, Measured, Outcome, Verdict, worst};
+use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};
 
+use crate::cli::Args;
 use crate::observation::rivals::Asker;
 use crate::observation::{Observation, phases};
 
@@ -57,45 +58,22 @@ pub struct Seen {
     /// How many writes one node acknowledged while another one did, too; none when the old primary
     /// could not be asked.
     pub two_primaries: Option<u64>,
-    /// The signal that ended the run.
-    pub interrupted: Option<Signal>,
-    /// Why somebody forbade all drills while it ran.
-    pub halted: Option<String>,
-    /// The panic or bug that ended it.
-    pub bug: Option<String>,
-    /// Whether healing was done and proven; none when it has not been tried yet.
-    pub undone: Option<bool>,
-    /// What healing said when it was not done.
-    pub undo_trouble: String,
-    /// What a person does then.
-    pub look_now: String,
 }
 
 impl Seen {
     /// Takes over what the client and the monitor saw.
-    pub fn observed(
+    fn observed(
         &mut self,
         observation: &Observation,
         settle: Duration,
         old_primary: i64,
         healed: Option<At>,
     ) {
-        let samples = observation.steady();
+        let samples = observation.client.steady();
         let outages = outage::outages(samples);
         self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
         self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
-        let spacing = observation.shape.spacing();
-        self.blind = match Lateness::of(samples) {
-            _ if observation.lost.is_some() => observation.lost.clone(),
-            None => Some("no probe has an outcome".to_owned()),
-            Some(lateness) if lateness.blind(spacing) => Some(format!(
-                "1 probe in 100 was sent more than {:.1} ms late by our own fault, with {:.0} ms \
-                 between probes: this host is too busy to measure",
-                lateness.p99_us as f64 / 1e3,
-                spacing.as_secs_f64() * 1e3
-            )),
-            Some(_) => None,
-        };
+        self.blind = observation.client.blind();
         let promoted = phases::promotes(&observation.record, old_primary);
         self.restart = self.restart.map(|_| promoted);
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
@@ -108,7 +86,7 @@ impl Seen {
 
     /// Takes over who took writes when. The old primary must have been asked since the fault: while
     /// it was cut off, where that was the fault, as that is when it could have gone on by itself.
-    pub fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
+    fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
         let cut = fault.plan.kind == Kind::Partition;
         let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
         let answered = |asked: &Asked| {
@@ -123,18 +101,40 @@ impl Seen {
     }
 
     /// Takes over what the fault came to.
-    pub fn faulted(&mut self, fault: &Fault) {
+    fn faulted(&mut self, fault: &Fault) {
         self.control_run = !fault.plan.kind.breaks();
         self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
         self.evidence = fault.evidence.is_some();
         self.trouble.clone_from(&fault.trouble);
     }
+}
 
-    /// Takes over what healing came to; `rescued` when the watchdog did what the check could not.
-    pub fn healed(&mut self, healed: &Healed, rescued: bool) {
-        self.undone = Some(healed.undone() || rescued);
-        self.undo_trouble = healed.trouble();
+/// What a run was promised by its arguments.
+pub fn promises(args: &Args) -> Promises {
+    Promises {
+        rto_s: args.rto_target.as_secs_f64(),
+        redundancy_s: args.redundancy_target.as_secs_f64(),
+        lost_writes: args.max_lost_writes,
     }
+}
+
+/// What a run saw, as far as it came.
+pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
+    let primary = so_far.found.baseline.primary();
+    let mut seen = Seen {
+        target: primary.instance.to_string(),
+        read_only: args.read_only,
+        ..Seen::default()
+    };
+    let began = so_far.healing_began();
+    if let Some(fault) = so_far.fault {
+        seen.faulted(fault);
+        if let Some(observation) = so_far.observation {
+            seen.observed(observation, args.drill.settle, primary.node.id, began);
+            seen.asked(&observation.rivals, primary.node.id, fault, began);
+        }
+    }
+    seen
 }
 
 /// Who took writes when, of every node.
@@ -201,47 +201,17 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     gates
 }
 
-/// The verdict over what was seen. A fault that may still be there outranks everything, then a bug,
-/// then the signal that ended the run; what proves nothing is never a pass.
+/// The verdict over what was seen; what proves nothing is never a pass.
 pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
-    if seen.undone == Some(false) {
-        let reason = format!("{} may still be broken: {}", seen.target, seen.undo_trouble);
-        let next = seen.look_now.clone();
-        return Judgement::new(Verdict::NotUndone, "fault-may-remain", reason, next);
-    }
-    if let Some(bug) = &seen.bug {
-        let reason = format!("a bug of this tool ended the run; the fault was undone: {bug}");
-        return Judgement::new(
-            Verdict::Internal,
-            "bug",
-            reason,
-            "report it with the story above",
-        );
-    }
-    if let Some(signal) = seen.interrupted {
-        let reason = format!("{signal} ended the run; the fault was undone");
-        return Judgement::new(
-            Verdict::Interrupted(signal),
-            "interrupted",
-            reason,
-            "run it again",
-        );
-    }
-    if let Some(words) = &seen.halted {
-        let reason = format!("drills were forbidden while it ran ({words}); the fault was undone");
-        let next = "ask whoever set user.veza.halt";
-        return Judgement::new(Verdict::Inconclusive, "halted", reason, next);
-    }
     if let Some((reason_id, reason)) = says_nothing(seen) {
         return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
     }
-    match worst(gates) {
-        Outcome::Missed => missed(seen, gates),
-        Outcome::Unclear => unclear(gates),
-        Outcome::Held => {
-            Judgement::new(Verdict::Pass, "all-gates-held", held(seen), "nothing to do")
-        }
+    let mut judgement = of_gates(gates, || held(seen), RUNBOOK);
+    if judgement.verdict == Verdict::Fail && !seen.control_run && !seen.service_back {
+        let words = "; writes did not come back while they were watched";
+        judgement.reason.push_str(words);
     }
+    judgement
 }
 
 /// Why the experiment says nothing, if it doesn't.
@@ -268,40 +238,9 @@ fn says_nothing(seen: &Seen) -> Option<(&'static str, String)> {
     None
 }
 
-fn missed(seen: &Seen, gates: &[Gate]) -> Judgement {
-    let missed: Vec<&Gate> = gates
-        .iter()
-        .filter(|g| g.outcome == Outcome::Missed)
-        .collect();
-    let reason_id = match missed.as_slice() {
-        [only] => format!("{}-missed", only.id),
-        _ => "gates-missed".to_owned(),
-    };
-    let told = missed.iter().map(|gate| told(gate));
-    let mut reason = told.collect::<Vec<_>>().join("; ");
-    if !seen.control_run && !seen.service_back {
-        reason.push_str("; writes did not come back while they were watched");
-    }
-    Judgement::new(Verdict::Fail, &reason_id, reason, RUNBOOK)
-}
-
-fn unclear(gates: &[Gate]) -> Judgement {
-    let unclear = gates
-        .iter()
-        .filter(|g| g.outcome == Outcome::Unclear)
-        .map(told);
-    let reason = format!("can't tell: {}", unclear.collect::<Vec<_>>().join("; "));
-    Judgement::new(
-        Verdict::Inconclusive,
-        "limit-inside-interval",
-        reason,
-        RUNBOOK,
-    )
-}
-
 fn held(seen: &Seen) -> String {
     let told =
-        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| span(m, "s"));
+        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| m.told("s"));
     if seen.control_run {
         return "nothing was broken and no probe failed".to_owned();
     }
@@ -322,32 +261,6 @@ fn held(seen: &Seen) -> String {
         seen.target,
         told(seen.redundancy_s)
     )
-}
-
-/// A gate in a sentence: what was measured, against which limit.
-fn told(gate: &Gate) -> String {
-    let Gate {
-        title,
-        id,
-        limit,
-        unit,
-        ..
-    } = gate;
-    let value = gate.measured.map(|measured| span(measured, unit));
-    let value = value.unwrap_or_else(|| "not measured".to_owned());
-    format!("{title} ({id}): {value}, the limit is {limit} {unit}")
-}
-
-/// A value with its bounds; what is counted is whole.
-fn span(measured: Measured, unit: &str) -> String {
-    match measured.upper {
-        Some(upper) if upper == measured.lower && upper.fract() == 0.0 => {
-            format!("{upper:.0} {unit}")
-        }
-        Some(upper) if upper == measured.lower => format!("{upper:.2} {unit}"),
-        Some(upper) => format!("{:.2} to {upper:.2} {unit}", measured.lower),
-        None => format!("at least {:.2} {unit}", measured.lower),
-    }
 }
 
 #[cfg(test)]
@@ -377,7 +290,6 @@ mod tests {
             lost: Some(0),
             phantoms: Some(0),
             two_primaries: Some(0),
-            undone: Some(true),
             ..Seen::default()
         }
     }
@@ -527,34 +439,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_may_remain_outranks_everything() {
-        let worst = with(|s| {
-            s.undone = Some(false);
-            s.bug = Some("x".into());
-            s.interrupted = Some(Signal::Interrupt);
-        });
-        assert_eq!(worst, (Verdict::NotUndone, "fault-may-remain".into()));
-        let mut seen = good();
-        (seen.undone, seen.look_now) = (Some(false), "look now".to_owned());
-        assert_eq!(judge(&seen, &[]).next, "look now");
-        let bug = with(|s| {
-            s.bug = Some("x".into());
-            s.interrupted = Some(Signal::Interrupt);
-        });
-        assert_eq!(bug.0, Verdict::Internal);
-        let halted = with(|s| s.halted = Some("release".into()));
-        assert_eq!(halted, (Verdict::Inconclusive, "halted".into()));
-        let signal = with(|s| s.interrupted = Some(Signal::Terminate));
-        assert_eq!(signal.0, Verdict::Interrupted(Signal::Terminate));
-    }
-
-    #[test]
     fn a_control_run_must_show_no_outage() {
         let control = |outage_s| {
             let seen = Seen {
                 control_run: true,
                 outage_s,
-                undone: Some(true),
                 ..Seen::default()
             };
             judged(&seen)

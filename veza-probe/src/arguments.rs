@@ -1,9 +1,112 @@
-//! Arguments that every tool has: what they mean is said once. Checked for form only.
+//! Arguments that every tool has, and those of every check that breaks something: what they mean is
+//! said once. Checked for form only.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, ValueEnum};
+
+use crate::instance::InstanceName;
+use crate::prober::Shape;
+use crate::window::Window;
+
+/// The longest time that any setting may ask for: a day.
+const LONGEST_S: f64 = 86_400.0;
+
+/// What every check takes that breaks something, beside whom it breaks and what it promises.
+#[derive(Clone, Debug, Args)]
+pub struct DrillArgs {
+    /// The Incus project that holds the system.
+    #[arg(long, env = "VEZA_INCUS_PROJECT", value_name = "NAME", value_parser = project_name)]
+    pub project: String,
+
+    /// The Incus that holds the project: an https remote of Incus' own client (`incus remote list`), whose
+    /// certificates are used. Without it, the Incus of this host. Nothing is broken over a remote without a
+    /// timer on its host; see docs/remote.md.
+    #[arg(long, env = "VEZA_INCUS_REMOTE", value_name = "NAME", value_parser = remote_name)]
+    pub remote: Option<String>,
+
+    /// How long writes must go on succeeding before service counts as back, in seconds.
+    #[arg(long, env = "VEZA_SETTLE_SECONDS", value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub settle: Duration,
+
+    /// The longest that anything stays broken, in seconds; then it is healed, whatever the client
+    /// sees. Default: 1.5 times the RTO target.
+    #[arg(long, env = "VEZA_MAX_FAULT_SECONDS", value_name = "SECONDS", value_parser = seconds)]
+    max_fault: Option<Duration>,
+
+    /// How long the client is watched before the fault, in seconds.
+    #[arg(long, env = "VEZA_WARM_UP_SECONDS", value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub warm_up: Duration,
+
+    /// The distance of two probes, in milliseconds.
+    #[arg(long, env = "VEZA_PROBE_SPACING_MS", value_name = "MS", default_value = "20", value_parser = milliseconds)]
+    spacing: Duration,
+
+    /// The client's deadline for one probe, in milliseconds.
+    #[arg(long, env = "VEZA_PROBE_LIMIT_MS", value_name = "MS", default_value = "1000", value_parser = milliseconds)]
+    limit: Duration,
+
+    /// The hours in UTC in which the drill must begin and end, healing and redundancy included.
+    #[arg(long, env = "VEZA_WINDOW", value_name = "HH:MM-HH:MM")]
+    pub window: Option<Window>,
+
+    /// Outside a lab: the system that may be broken, as `--dry-run` names it. Without it a person on a
+    /// terminal is asked.
+    #[arg(long, value_name = "SYSTEM")]
+    pub confirm: Option<String>,
+
+    /// Outside a lab: breaks without asking, for a schedule that has been agreed on.
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Does everything up to the fault and prints the plan.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Breaks nothing: mends what an earlier drill left broken, by its record in the state folder
+    /// (VEZA_STATE_DIR) or by the key user.veza.fault of the instances, and says what it found.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub recover: bool,
+
+    /// With --recover: only what has outlived its time, for a timer that runs beside drills.
+    #[arg(long, requires = "recover")]
+    pub expired: bool,
+
+    /// With --recover: also what a drill on another host may still be at.
+    #[arg(long, requires = "recover")]
+    pub take_over: bool,
+
+    /// Where the result goes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+impl DrillArgs {
+    /// The shape of the probes.
+    ///
+    /// # Errors
+    /// A sentence for the user.
+    pub fn shape(&self) -> Result<Shape, String> {
+        let shape = Shape::default()
+            .with_spacing(self.spacing)
+            .map_err(|e| e.to_string())?;
+        shape.with_limit(self.limit).map_err(|e| e.to_string())
+    }
+
+    /// The longest that anything stays broken, where the RTO target is this.
+    pub fn max_fault(&self, rto_target: Duration) -> Duration {
+        self.max_fault.unwrap_or_else(|| rto_target.mul_f64(1.5))
+    }
+
+    /// A check's command, as far as its Incus.
+    pub fn so_far(&self, check: &str) -> String {
+        let remote = self.remote.as_ref().map(|name| format!(" --remote {name}"));
+        let remote = remote.unwrap_or_default();
+        format!("{check}{remote} --project {}", self.project)
+    }
+}
 
 /// Where a check's result goes, and in which form.
 #[derive(Clone, Debug, Args)]
@@ -133,6 +236,47 @@ pub fn remote_name(text: &str) -> Result<String, String> {
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     let of = "a remote of Incus' client";
     named(text, begins, of, "; see `incus remote list`")
+}
+
+/// A length of time in seconds, as a flag has it.
+///
+/// # Errors
+/// What is expected.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= LONGEST_S => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!(
+            "expected seconds, more than 0 and at most {LONGEST_S:.0}"
+        )),
+    }
+}
+
+/// A length of time in milliseconds, as a flag has it.
+///
+/// # Errors
+/// What is expected.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(ms) if (1..=600_000).contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err("expected whole milliseconds, 1 to 600000".to_owned()),
+    }
+}
+
+/// Which instance a node runs in: `NODE=INSTANCE`.
+///
+/// # Errors
+/// What is expected.
+pub fn node_instance(text: &str) -> Result<(String, InstanceName), String> {
+    let (node, name) = text.split_once('=').ok_or("expected NODE=INSTANCE")?;
+    if node.is_empty() {
+        return Err("expected NODE=INSTANCE, with a node before the equals sign".to_owned());
+    }
+    Ok((
+        node.to_owned(),
+        InstanceName::new(name).map_err(|e| e.to_string())?,
+    ))
 }
 
 fn named(text: &str, begins: bool, of: &str, hint: &str) -> Result<String, String> {

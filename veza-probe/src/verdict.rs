@@ -4,12 +4,16 @@
 //! 2 fail, 3 missing tool), with sysexits.h's 64 for usage and 70 for internal, and 128 + n for a
 //! signal as shells do it.
 
+mod ended;
+
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Signal;
+
+pub use ended::Ended;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +144,17 @@ impl Measured {
             upper: Some(value),
         }
     }
+
+    /// The value with its bounds, for people; what is counted is whole.
+    pub fn told(&self, unit: &str) -> String {
+        let Measured { lower, upper } = *self;
+        match upper {
+            Some(upper) if upper == lower && upper.fract() == 0.0 => format!("{upper:.0} {unit}"),
+            Some(upper) if upper == lower => format!("{upper:.2} {unit}"),
+            Some(upper) => format!("{lower:.2} to {upper:.2} {unit}"),
+            None => format!("at least {lower:.2} {unit}"),
+        }
+    }
 }
 
 /// What became of a gate.
@@ -245,6 +260,20 @@ impl Gate {
             ..Gate::at_most(id, title, limit, unit, measured)
         }
     }
+
+    /// The gate in a sentence: what was measured, against which limit.
+    fn told(&self) -> String {
+        let Gate {
+            title,
+            id,
+            limit,
+            unit,
+            ..
+        } = self;
+        let value = self.measured.map(|measured| measured.told(unit));
+        let value = value.unwrap_or_else(|| "not measured".to_owned());
+        format!("{title} ({id}): {value}, the limit is {limit} {unit}")
+    }
 }
 
 /// The worst outcome of all gates. No gates at all is unclear: it proves nothing.
@@ -256,6 +285,29 @@ pub fn worst(gates: &[Gate]) -> Outcome {
         Outcome::Unclear
     } else {
         Outcome::Held
+    }
+}
+
+/// The verdict over gates: `held` when every one held; otherwise those that did not, in words, and `next`
+/// is what a person does.
+pub fn of_gates(gates: &[Gate], held: impl FnOnce() -> String, next: &str) -> Judgement {
+    let worst = worst(gates);
+    let such: Vec<&Gate> = gates.iter().filter(|g| g.outcome == worst).collect();
+    let words: Vec<String> = such.iter().map(|gate| gate.told()).collect();
+    match worst {
+        Outcome::Missed => {
+            let reason_id = match such.as_slice() {
+                [only] => format!("{}-missed", only.id),
+                _ => "gates-missed".to_owned(),
+            };
+            Judgement::new(Verdict::Fail, &reason_id, words.join("; "), next)
+        }
+        Outcome::Unclear => {
+            let reason = format!("can't tell: {}", words.join("; "));
+            let verdict = Verdict::Inconclusive;
+            Judgement::new(verdict, "limit-inside-interval", reason, next)
+        }
+        Outcome::Held => Judgement::new(Verdict::Pass, "all-gates-held", held(), "nothing to do"),
     }
 }
 
