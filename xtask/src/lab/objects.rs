@@ -277,6 +277,20 @@ async fn profile(incus: &Incus, lab: &LabSpec) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Sees to it that the pool has a custom volume of this name in the project.
+///
+/// # Errors
+/// As every change.
+pub async fn volume(incus: &Incus, lab: &LabSpec, name: &str) -> anyhow::Result<()> {
+    let all = format!("/1.0/storage-pools/{}/volumes/custom", lab.pool);
+    if find(incus, &format!("{all}/{name}")).await?.is_none() {
+        let body = json!({ "name": name, "description": "Made by cargo xtask lab" });
+        let request = Request::new(Method::POST, all).body(&body);
+        incus.change(request, LIMIT).await?;
+    }
+    Ok(())
+}
+
 /// Removes the project with all that is in it, then the bridge and the pool.
 ///
 /// # Errors
@@ -330,13 +344,7 @@ async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Res
         let Some(urls) = find(incus, list).await? else {
             continue;
         };
-        for url in urls
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
-            let path = url.split('?').next().unwrap_or(url);
+        for path in whole(&urls) {
             incus
                 .change(Request::new(Method::DELETE, path), LIMIT)
                 .await?;
@@ -344,6 +352,14 @@ async fn empty_project(incus: &Incus, lab: &LabSpec, tale: &Tale) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// The addresses in a list, without their query, and without snapshots: they are listed beside the volume
+/// that they go with.
+fn whole(urls: &Value) -> Vec<&str> {
+    let urls = urls.as_array().into_iter().flatten();
+    let urls = urls.filter_map(|url| url.as_str()?.split('?').next());
+    urls.filter(|url| !url.contains("/snapshots/")).collect()
 }
 
 /// Deletes an instance in whatever state it is.
@@ -360,4 +376,23 @@ pub async fn delete_instance(incus: &Incus, name: &str) -> anyhow::Result<()> {
         .change(Request::new(Method::DELETE, path), LIMIT)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_goes_with_its_snapshots() {
+        let pool = "/1.0/storage-pools/p/volumes/custom";
+        let urls = json!([
+            format!("{pool}/a-data?project=veza-lab"),
+            format!("{pool}/a-data/snapshots/veza-healthy?project=veza-lab"),
+            format!("{pool}/b-data"),
+        ]);
+        assert_eq!(
+            whole(&urls),
+            [format!("{pool}/a-data"), format!("{pool}/b-data")]
+        );
+    }
 }

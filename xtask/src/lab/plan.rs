@@ -35,7 +35,7 @@ pub struct Found {
     pub config: BTreeMap<String, String>,
     /// Its own devices.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub devices: BTreeMap<String, BTreeMap<String, String>>,
+    pub devices: Devices,
     /// Its state, with addresses.
     #[serde(default)]
     state: Option<State>,
@@ -125,15 +125,15 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The role with a digest of its packages: what can't be changed in place.
+    /// The role with a digest of its packages, and with its volumes: what can't be changed in place. (A
+    /// volume that came to a path in use would hide what is there.)
     pub fn role_stamp(&self) -> String {
         let mut packages = self.role.packages.clone();
         packages.sort();
-        format!(
-            "{} {}",
-            self.spec.role,
-            short_digest([packages.join(" ").as_bytes()])
-        )
+        let digest = short_digest([packages.join(" ").as_bytes()]);
+        let volumes = self.spec.volumes.iter();
+        let volumes: String = volumes.map(|(d, path)| format!(" {d}={path}")).collect();
+        format!("{} {digest}{volumes}", self.spec.role)
     }
 
     /// The digests of its files as they are noted in the instance.
@@ -156,19 +156,37 @@ impl Wanted<'_> {
         config
     }
 
-    /// Its network device. Address and MAC are pinned on the instance's own device: so a drill can
-    /// take the device away and give it back without the instance becoming another one.
-    pub fn nic(&self, lab: &LabSpec) -> BTreeMap<String, String> {
-        let pairs = [
+    /// Its devices by name: network and volumes. Address and MAC are pinned on the instance's own
+    /// device: so a drill can take the device away and give it back without the instance becoming
+    /// another one.
+    pub fn devices(&self, lab: &LabSpec) -> Devices {
+        let device = |pairs: &[(&str, String)]| {
+            let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
+            pairs.collect::<BTreeMap<String, String>>()
+        };
+        let nic = device(&[
             ("type", "nic".to_owned()),
             ("name", "eth0".to_owned()),
             ("network", lab.bridge.to_string()),
             ("ipv4.address", self.spec.address.to_string()),
             ("hwaddr", self.spec.hwaddr()),
-        ];
-        pairs.map(|(k, v)| (k.to_owned(), v)).into()
+        ]);
+        let mut devices = Devices::from([("eth0".to_owned(), nic)]);
+        for (name, path) in &self.spec.volumes {
+            let disk = device(&[
+                ("type", "disk".to_owned()),
+                ("pool", lab.pool.to_string()),
+                ("source", self.spec.volume(name)),
+                ("path", path.clone()),
+            ]);
+            devices.insert(name.clone(), disk);
+        }
+        devices
     }
 }
+
+/// Devices of an instance by name, each as Incus has it.
+pub type Devices = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What has to be done about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,8 +210,8 @@ pub struct Changes {
     pub action: Option<Change>,
     /// Config keys to set; an empty value removes one.
     pub config: Map<String, Value>,
-    /// Whether the network device differs.
-    pub nic: bool,
+    /// Devices to set.
+    pub devices: Devices,
 }
 
 impl Changes {
@@ -215,13 +233,16 @@ pub fn plan(found: Option<&Found>, wanted: &Wanted, lab: &LabSpec) -> Plan {
         return Plan::Remake("it was never finished".to_owned());
     };
     if found.key(ROLE_KEY) != Some(&wanted.role_stamp()) {
-        return Plan::Remake("its role or the packages of its role changed".to_owned());
+        let why = "its role, the packages of its role or its volumes changed";
+        return Plan::Remake(why.to_owned());
     }
     let mut changes = Changes {
         config: config_changes(found, wanted),
-        nic: found.devices.get("eth0") != Some(&wanted.nic(lab)),
+        devices: wanted.devices(lab),
         ..Changes::default()
     };
+    let devices = &mut changes.devices;
+    devices.retain(|name, device| found.devices.get(name) != Some(device));
     for file in &wanted.files {
         if noted.get(&file.path) == Some(&file.digest()) {
             continue;
@@ -309,9 +330,11 @@ mod tests {
     /// The plan after a change of what is wanted, and of what is found.
     fn planned(want: impl Fn(&mut Wanted), find: impl Fn(&mut Found)) -> Plan {
         let (topology, role) = (small(), role());
-        let spec = topology.instances().next().unwrap().1;
+        let mut spec = topology.instances().next().unwrap().1.clone();
+        let path = "/var/lib/x".to_owned();
+        spec.volumes.insert("data".to_owned(), path);
         let mut wanted = Wanted {
-            spec,
+            spec: &spec,
             group: "one",
             role: &role,
             files: files("c"),
@@ -327,9 +350,7 @@ mod tests {
         found
             .config
             .insert(ROLE_KEY.to_owned(), wanted.role_stamp());
-        found
-            .devices
-            .insert("eth0".to_owned(), wanted.nic(&topology.lab));
+        found.devices = wanted.devices(&topology.lab);
         want(&mut wanted);
         find(&mut found);
         plan(Some(&found), &wanted, &topology.lab)
@@ -421,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_network_device_are_put_right() {
+    fn limits_and_devices_are_put_right() {
         let dropped = planned(
             |_| {},
             |f| drop(f.config.insert("limits.cpu".to_owned(), "1".to_owned())),
@@ -436,7 +457,49 @@ mod tests {
             |_| {},
             |f| drop(f.devices.insert("eth0".to_owned(), BTreeMap::new())),
         );
-        assert!(kept(masked).nic);
+        let masked = kept(masked).devices;
+        assert_eq!(masked.keys().collect::<Vec<_>>(), ["eth0"]);
+        let taken = kept(planned(|_| {}, |f| drop(f.devices.remove("data"))));
+        assert_eq!(
+            json!(taken.devices),
+            json!({ "data": { "type": "disk", "pool": "veza-lab", "source": "a-data", "path": "/var/lib/x" } })
+        );
+    }
+
+    #[test]
+    fn a_volume_that_came_went_or_moved_means_another_instance() {
+        let topology = small();
+        let bare = topology.instances().next().unwrap().1;
+        let mut moved = bare.clone();
+        let path = "/var/lib/y".to_owned();
+        moved.volumes.insert("data".to_owned(), path);
+        for spec in [bare, &moved] {
+            let role = role();
+            let plan = planned(
+                |_| {},
+                |f| {
+                    let files = files("c");
+                    let other = Wanted {
+                        spec,
+                        group: "one",
+                        role: &role,
+                        files,
+                    };
+                    let stamp = other.role_stamp();
+                    f.config.insert(ROLE_KEY.to_owned(), stamp);
+                },
+            );
+            assert!(matches!(plan, Plan::Remake(why) if why.contains("volumes")));
+        }
+        // An instance without volumes is none of this change's business.
+        let role = role();
+        let wanted = Wanted {
+            spec: bare,
+            group: "one",
+            role: &role,
+            files: Vec::new(),
+        };
+        assert_eq!(wanted.role_stamp().split(' ').count(), 2);
     }
 
     #[test]

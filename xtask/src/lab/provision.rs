@@ -170,11 +170,12 @@ impl Site<'_> {
     async fn make(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
         let name = &wanted.spec.name;
         let began = self.tale.seconds();
+        self.volumes(wanted).await?;
         let body = json!({
             "name": name.as_str(),
             "source": { "type": "image", "alias": self.image },
             "config": wanted.config(),
-            "devices": { "eth0": wanted.nic(self.lab) },
+            "devices": wanted.devices(self.lab),
         });
         let request = Request::new(Method::POST, "/1.0/instances").body(&body);
         self.incus.change(request, LIMIT).await?;
@@ -187,7 +188,16 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// Puts config, device and files of an instance right. What its units do about new files comes
+    /// Sees to it that an instance's volumes are there. One that is there already keeps what is on it.
+    async fn volumes(&self, wanted: &Wanted<'_>) -> anyhow::Result<()> {
+        for device in wanted.spec.volumes.keys() {
+            let name = wanted.spec.volume(device);
+            objects::volume(self.incus, self.lab, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts config, devices and files of an instance right. What its units do about new files comes
     /// later, one instance after the other.
     async fn adjust(
         &self,
@@ -207,10 +217,12 @@ impl Site<'_> {
                 .say(&format!("{name}: setting {}", keys.join(", ")));
             self.set(name, changes.config.clone().into()).await?;
         }
-        if changes.nic {
+        if !changes.devices.is_empty() {
+            let names: Vec<&str> = changes.devices.keys().map(String::as_str).collect();
             self.tale
-                .say(&format!("{name}: setting the network device eth0"));
-            let body = json!({ "devices": { "eth0": wanted.nic(self.lab) } });
+                .say(&format!("{name}: setting the device {}", names.join(", ")));
+            self.volumes(wanted).await?;
+            let body = json!({ "devices": changes.devices });
             let request = Request::new(Method::PATCH, path(name)).body(&body);
             self.incus.change(request, SHORT).await?;
         }

@@ -14,6 +14,7 @@ use veza_probe::incus::{Error, Method, Request, StateChange};
 use super::plan::{FILES_KEY, Found, SNAPSHOT_KEY, Wanted};
 use super::provision;
 use super::site::Site;
+use super::topology::{InstanceSpec, LabSpec};
 
 const NAME: &str = "veza-healthy";
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -55,16 +56,13 @@ pub async fn take(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()> {
     let snapshots = group.iter().map(|wanted| async {
         let name = &wanted.spec.name;
         site.set(name, json!({ SNAPSHOT_KEY: taken })).await?;
-        for owner in owners(site, wanted).await? {
-            let path = format!("{owner}/snapshots/{NAME}");
-            match site
-                .incus
-                .change(Request::new(Method::DELETE, path), LIMIT)
-                .await
-            {
-                Ok(_) | Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+        // The instance's own snapshot is what is looked for: it goes first and comes last, so that it
+        // never stands beside volumes of another moment.
+        let all = owners(site.lab, wanted.spec);
+        for owner in &all {
+            drop_one(site, owner).await?;
+        }
+        for owner in all.iter().rev() {
             let body = json!({ "name": NAME });
             let request = Request::new(Method::POST, format!("{owner}/snapshots")).body(&body);
             site.incus.change(request, LIMIT).await?;
@@ -78,17 +76,22 @@ pub async fn take(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()> {
     start_all(site, group).await
 }
 
-/// What of an instance has snapshots: itself, and its custom volumes, which its own leave out.
-async fn owners(site: &Site<'_>, wanted: &Wanted<'_>) -> anyhow::Result<Vec<String>> {
-    let path = format!("/1.0/instances/{}", wanted.spec.name);
-    let instance: Found = site.incus.get(&path).await?;
-    let volumes = instance.devices.values().filter_map(|device| {
-        let disk = device.get("type").is_some_and(|t| t == "disk");
-        let root = device.get("path").is_some_and(|p| p == "/");
-        let (pool, source) = (device.get("pool")?, device.get("source")?);
-        (disk && !root).then(|| format!("/1.0/storage-pools/{pool}/volumes/custom/{source}"))
-    });
-    Ok(std::iter::once(path.clone()).chain(volumes).collect())
+/// Removes a healthy snapshot, if there is one.
+async fn drop_one(site: &Site<'_>, owner: &str) -> anyhow::Result<()> {
+    let request = Request::new(Method::DELETE, format!("{owner}/snapshots/{NAME}"));
+    match site.incus.change(request, LIMIT).await {
+        Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What of an instance has snapshots: itself, then its volumes, which its own leave out.
+fn owners(lab: &LabSpec, spec: &InstanceSpec) -> Vec<String> {
+    let instance = format!("/1.0/instances/{}", spec.name);
+    let all = format!("/1.0/storage-pools/{}/volumes/custom", lab.pool);
+    let volumes = spec.volumes.keys();
+    let volumes = volumes.map(|device| format!("{all}/{}", spec.volume(device)));
+    std::iter::once(instance).chain(volumes).collect()
 }
 
 async fn start_all(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()> {
@@ -120,11 +123,11 @@ pub async fn restore(site: &Site<'_>, group: &[Wanted<'_>]) -> anyhow::Result<()
         if status != Some("Stopped") {
             force_stop(site, wanted).await?;
         }
-        for owner in owners(site, wanted).await? {
+        for owner in owners(site.lab, wanted.spec) {
             let body = json!({ "restore": NAME });
-            let request = Request::new(Method::PUT, owner).body(&body);
+            let request = Request::new(Method::PUT, owner.as_str()).body(&body);
             let restored = site.incus.change(request, LIMIT).await;
-            restored.with_context(|| format!("restoring {name}"))?;
+            restored.with_context(|| format!("restoring {name} ({owner})"))?;
         }
         anyhow::Ok(())
     });
@@ -171,6 +174,22 @@ mod tests {
             "snapshots": [{ "name": NAME, "config": { FILES_KEY: snapshot_files, SNAPSHOT_KEY: taken } }],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn an_instance_has_snapshots_of_itself_and_of_its_volumes() {
+        let topology = small();
+        let mut spec = topology.instances().next().unwrap().1.clone();
+        assert_eq!(owners(&topology.lab, &spec), ["/1.0/instances/a"]);
+        let path = "/var/lib/x".to_owned();
+        spec.volumes.insert("data".to_owned(), path);
+        assert_eq!(
+            owners(&topology.lab, &spec),
+            [
+                "/1.0/instances/a",
+                "/1.0/storage-pools/veza-lab/volumes/custom/a-data"
+            ]
+        );
     }
 
     #[test]

@@ -98,6 +98,10 @@ pub struct InstanceSpec {
     /// Incus' `limits.*` keys.
     #[serde(default)]
     pub limits: BTreeMap<String, String>,
+    /// Custom volumes of the pool, by the name of their device: the path at which each is. They stay
+    /// when the instance is made anew, and go with the lab.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, String>,
     /// Values over the role's defaults.
     #[serde(default)]
     pub vars: toml::Table,
@@ -110,6 +114,30 @@ impl InstanceSpec {
         let digest = Sha256::digest(self.name.as_str().as_bytes());
         let tail: Vec<String> = digest.iter().take(3).map(|b| format!("{b:02x}")).collect();
         format!("10:66:6a:{}", tail.join(":"))
+    }
+
+    /// The name of the volume behind a device; the pool has one of each name in the project.
+    pub fn volume(&self, device: &str) -> String {
+        format!("{}-{device}", self.name)
+    }
+
+    fn check_volumes(&self) -> anyhow::Result<()> {
+        let mut paths = BTreeSet::new();
+        for (device, path) in &self.volumes {
+            let name = &self.name;
+            // What Incus allows as a device may be no name of a volume, and these two are taken.
+            let good = InstanceName::new(&self.volume(device)).is_ok();
+            let taken = ["root", "eth0"].contains(&device.as_str());
+            ensure!(good && !taken, "{name}: volume {device:?}");
+            let parts = || path.split('/').skip(1);
+            let good = path.starts_with('/') && parts().all(is_plain);
+            ensure!(
+                good,
+                "{name}: volume {device}: {path:?} is no path of its own"
+            );
+            ensure!(paths.insert(path), "{name}: two volumes at {path}");
+        }
+        Ok(())
     }
 }
 
@@ -235,6 +263,12 @@ impl Topology {
             for unique in [name.to_owned(), spec.address.to_string(), spec.hwaddr()] {
                 ensure!(seen.insert(unique.clone()), "{name}: {unique} twice");
             }
+            spec.check_volumes()?;
+        }
+        let volumes = |i: &InstanceSpec| i.volumes.keys().map(|d| i.volume(d)).collect::<Vec<_>>();
+        let mut seen = BTreeSet::new();
+        for volume in self.instances().flat_map(|(_, spec)| volumes(spec)) {
+            ensure!(seen.insert(volume.clone()), "volume {volume} twice");
         }
         Ok(())
     }
@@ -369,6 +403,37 @@ vars = { port = 2 }
             let error = Topology::parse(&format!("{SMALL}\n{text}")).unwrap_err();
             assert!(error.to_string().contains("not before it"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_volume_has_a_name_and_a_path_of_its_own() {
+        let with = |volumes: &str| {
+            let vars = "vars = { port = 2 }";
+            let text = SMALL.replace(vars, &format!("{vars}\nvolumes = {{ {volumes} }}"));
+            Topology::parse(&text)
+        };
+        let topology = with("data = \"/var/lib/x\", log = \"/var/log/x\"").unwrap();
+        let (_, spec) = topology.instances().nth(1).unwrap();
+        assert_eq!(spec.volume("data"), "b-data");
+        for wrong in [
+            "root = \"/x\"",
+            "eth0 = \"/x\"",
+            "\"a/b\" = \"/x\"",
+            "data = \"/\"",
+            "data = \"x\"",
+            "data = \"/x/../etc\"",
+            "data = \"/x\", log = \"/x\"",
+        ] {
+            let error = with(wrong).unwrap_err().to_string();
+            assert!(error.contains("volume"), "{wrong}: {error}");
+        }
+        // Instances a and a-b, devices b-c and c: one name for two volumes.
+        let text = SMALL
+            .replace("name = \"b\"", "name = \"a-b\"")
+            .replace("vars = { port = 2 }", "volumes = { c = \"/x\" }")
+            .replace("limits =", "volumes = { b-c = \"/x\" }\nlimits =");
+        let error = Topology::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("a-b-c twice"), "{error}");
     }
 
     #[test]
