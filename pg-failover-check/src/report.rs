@@ -3,9 +3,9 @@
 use veza_probe::clock::At;
 use veza_probe::drill::{Found, SoFar};
 use veza_probe::fault::{Fault, Kind};
-use veza_probe::outage::{self, Between, Phase};
+use veza_probe::outage::{self, Phase};
 use veza_probe::report::{Event, GateOff, Report, probe_runs};
-use veza_probe::tenure::{self, Fenced};
+use veza_probe::tenure;
 
 use crate::baseline::formation::{self, Node};
 use crate::baseline::{Baseline, Member};
@@ -96,7 +96,7 @@ fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
 
 fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: &Observation) {
     let outages = outage::outages(observation.client.steady());
-    report.client_outage = phases::client_outage(&outages, args.drill.settle);
+    report.client_outage = outage::client_outage(&outages, args.drill.settle);
     if let Some(fault) = &report.fault {
         let healed = report.undo.first().map(|step| step.began);
         let old = baseline.primary().node.id;
@@ -113,7 +113,9 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
         // Of a node that went on by itself; one that was held still could take nothing.
         if fault.plan.kind == Kind::Partition {
-            report.notes.extend(margin(phase.as_ref(), promoted));
+            let margin = phase.as_ref().zip(promoted);
+            let margin = margin.map(|(phase, promoted)| tenure::margin(phase, promoted, "primary"));
+            report.notes.extend(margin);
         }
         report.phases.extend(phase);
         report.phases.sort_by_key(|phase| phase.at.latest);
@@ -163,41 +165,7 @@ fn fenced(
     let Some(asker) = asker.filter(|_| lives) else {
         return (None, None);
     };
-    let name = &old.node.name;
-    match tenure::fenced(&asker.tenure, fault.called) {
-        Fenced::Between { earliest, latest } => {
-            let phase = Phase {
-                name: "fenced".to_owned(),
-                at: Between { earliest, latest },
-                source: format!("{name} itself, asked to take a write"),
-            };
-            (Some(phase), None)
-        }
-        Fenced::No { last_seen } => {
-            let seconds = last_seen.us_since(fault.called) as f64 / 1e6;
-            let note = format!(
-                "{name} was not seen to fence itself: {seconds:.2} s after the fault it still might \
-                 have taken a write"
-            );
-            (None, Some(note))
-        }
-        Fenced::Unseen => (None, None),
-    }
-}
-
-/// How long before the promotion the old primary had fenced itself: the margin that keeps two
-/// primaries apart.
-fn margin(fenced: Option<&Phase>, promoted: Option<&Phase>) -> Option<String> {
-    let (fenced, promoted) = (fenced?, promoted?);
-    let margin_s = promoted.at.earliest.us_since(fenced.at.latest) as f64 / 1e6;
-    Some(if margin_s >= 0.0 {
-        format!("the old primary had fenced itself at least {margin_s:.2} s before the promotion")
-    } else {
-        format!(
-            "the old primary was seen fenced only {:.2} s after the promotion",
-            -margin_s
-        )
-    })
+    tenure::fenced_phase(&asker.tenure, fault.called)
 }
 
 /// What the monitor said and what this tool did, in order.

@@ -8,7 +8,7 @@ use veza_probe::drill::SoFar;
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::Ledger;
 use veza_probe::outage::{self, Interval};
-use veza_probe::tenure::{self, Answer, Asked, Tenure};
+use veza_probe::tenure::{self, Tenure};
 use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};
 
 use crate::cli::Args;
@@ -71,7 +71,7 @@ impl Seen {
     ) {
         let samples = observation.client.steady();
         let outages = outage::outages(samples);
-        self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
+        self.outage_s = outage::client_outage(&outages, settle).map(Measured::from);
         self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
         self.blind = observation.client.blind();
         let promoted = phases::promotes(&observation.record, old_primary);
@@ -89,15 +89,11 @@ impl Seen {
     fn asked(&mut self, rivals: &[Asker], old_primary: i64, fault: &Fault, healed: Option<At>) {
         let cut = fault.plan.kind == Kind::Partition;
         let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
-        let answered = |asked: &Asked| {
-            asked.answer != Answer::Unasked && asked.began >= fault.called && asked.ended <= until
-        };
         let old = rivals.iter().find(|asker| asker.node == old_primary);
-        if old.is_some_and(|asker| asker.tenure.asked.iter().any(answered)) {
-            let overlaps = tenure::overlaps(&tenures(rivals));
-            let writes = overlaps.iter().map(|overlap| overlap.writes as u64);
-            self.two_primaries = Some(writes.sum());
-        }
+        self.two_primaries = old.and_then(|old| {
+            let since = (fault.called, until);
+            tenure::writes_at_once(&tenures(rivals), &old.tenure, since)
+        });
     }
 
     /// Takes over what the fault came to.
@@ -142,20 +138,13 @@ pub fn tenures(rivals: &[Asker]) -> Vec<Tenure> {
     rivals.iter().map(|asker| asker.tenure.clone()).collect()
 }
 
-fn in_seconds(span: Interval) -> Measured {
-    let seconds = |us: i64| us as f64 / 1e6;
-    Measured {
-        lower: seconds(span.lower_us),
-        upper: span.upper_us.map(seconds),
-    }
-}
-
 /// From the heal until the formation was whole; none when the monitor was not seen since.
 fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
     let (missing, whole) = observation.record.whole_again(healed);
     let lower_us = missing.map_or(0, |look| look.asked.us_since(healed));
     let upper_us = whole.map(|look| look.answered.us_since(healed));
-    (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
+    let span = Interval::new(lower_us, upper_us);
+    (missing.is_some() || whole.is_some()).then(|| span.into())
 }
 
 const RUNBOOK: &str = "see docs/runbooks/pg-failover-check.md";

@@ -364,6 +364,47 @@ mod tests {
     }
 
     #[test]
+    fn times_are_positive_and_at_most_a_day_and_nodes_have_names() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("86400"), Ok(Duration::from_secs(86_400)));
+        for text in ["0", "-1", "NaN", "inf", "86400.1", "1e300", "", "1 s"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert_eq!(milliseconds("20"), Ok(Duration::from_millis(20)));
+        for text in ["0", "1.5", "600001", "20ms", ""] {
+            assert!(milliseconds(text).is_err(), "{text}");
+        }
+        let (node, instance) = node_instance("a=b").unwrap();
+        assert_eq!((node.as_str(), instance.as_str()), ("a", "b"));
+        for text in ["a", "=b", "a=", "a=1b"] {
+            assert!(node_instance(text).is_err(), "{text}");
+        }
+    }
+
+    #[derive(Debug, Parser)]
+    struct Drill {
+        #[command(flatten)]
+        drill: DrillArgs,
+    }
+
+    #[test]
+    fn a_command_that_is_told_finds_the_same_incus() {
+        let drill = |args: &[&str]| {
+            let all = ["a-check", "--project", "p"].iter().chain(args);
+            Drill::try_parse_from(all).unwrap().drill
+        };
+        assert_eq!(drill(&[]).so_far("a-check"), "a-check --project p");
+        let remote = drill(&["--remote", "lab"]);
+        assert_eq!(remote.so_far("a-check"), "a-check --remote lab --project p");
+        let ten = Duration::from_secs(10);
+        assert_eq!(drill(&[]).max_fault(ten), Duration::from_secs(15));
+        let seven = drill(&["--max-fault", "7"]);
+        assert_eq!(seven.max_fault(ten), Duration::from_secs(7));
+        assert!(drill(&[]).shape().is_ok());
+        assert!(Drill::try_parse_from(["c", "--project=p", "--expired"]).is_err());
+    }
+
+    #[test]
     fn names_are_of_few_characters_and_an_empty_one_is_none() {
         assert_eq!(project_name("a-b_c.1"), Ok("a-b_c.1".to_owned()));
         assert_eq!(remote_name("lab"), Ok("lab".to_owned()));

@@ -361,6 +361,45 @@ pub struct Phase {
     pub source: String,
 }
 
+/// The phase in which probes succeeded again after `zero`: after the last that failed, by the first success.
+/// `source` is whose probes. None when none failed since, or they did not come back.
+pub fn service_phase(name: &str, source: &str, outages: &[Outage], zero: At) -> Option<Phase> {
+    let last = outages
+        .iter()
+        .rfind(|o| o.first_failed_due >= zero || o.started_by >= zero)?;
+    let at = Between {
+        earliest: last.ended_after,
+        latest: last.ended_by?,
+    };
+    Some(Phase {
+        name: name.to_owned(),
+        at,
+        source: source.to_owned(),
+    })
+}
+
+/// The longest that the client could not write. Outages with less than `settle` between them are one:
+/// service that goes away again so soon had not been back.
+pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {
+    let mut groups: Vec<Vec<Outage>> = Vec::new();
+    for outage in outages {
+        let back = groups
+            .last()
+            .and_then(|group| group.last())
+            .map(|before| before.ended_by);
+        let apart = back.map(|back| back.map(|at| outage.started_by.us_since(at)));
+        match (apart, groups.last_mut()) {
+            (Some(Some(apart_us)), _) if apart_us >= micros(settle) => {
+                groups.push(vec![outage.clone()]);
+            }
+            (Some(_), Some(group)) => group.push(outage.clone()),
+            _ => groups.push(vec![outage.clone()]),
+        }
+    }
+    let spans = groups.iter().filter_map(|group| hull(group));
+    spans.max_by_key(|span| (span.upper_us.unwrap_or(i64::MAX), span.lower_us))
+}
+
 #[cfg(test)]
 mod tests;
 

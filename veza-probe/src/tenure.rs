@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{At, micros};
+use crate::outage::{Between, Phase};
 
 /// No formation hands its role over and back within this time. Two writes that a node took farther
 /// apart don't prove that it had the role in between: nodes must be asked several times as often.
@@ -321,6 +322,53 @@ pub fn first_write(tenure: &Tenure, since: At) -> Option<(At, At)> {
         .find(|asked| asked.shut() || asked.answer == Answer::Unacknowledged);
     let earliest = not_yet.map_or(since, |asked| asked.began.max(since));
     Some((earliest, first.ended))
+}
+
+/// How many writes one node acknowledged while another one did, too; none when the `old` one did not answer
+/// between `since` and `until`: nothing is known then of what it took by itself.
+pub fn writes_at_once(tenures: &[Tenure], old: &Tenure, (since, until): (At, At)) -> Option<u64> {
+    let answered = |asked: &Asked| {
+        asked.answer != Answer::Unasked && asked.began >= since && asked.ended <= until
+    };
+    let writes = || overlaps(tenures).iter().map(|o| o.writes as u64).sum();
+    old.asked.iter().any(answered).then(writes)
+}
+
+/// When the old primary had fenced itself after the fault at `zero`, which keeps two primaries apart: as a
+/// phase, or as a note for people when it was not seen to.
+pub fn fenced_phase(old: &Tenure, zero: At) -> (Option<Phase>, Option<String>) {
+    let name = &old.node;
+    match fenced(old, zero) {
+        Fenced::Between { earliest, latest } => {
+            let phase = Phase {
+                name: "fenced".to_owned(),
+                at: Between { earliest, latest },
+                source: format!("{name} itself, asked to take a write"),
+            };
+            (Some(phase), None)
+        }
+        Fenced::No { last_seen } => {
+            let seconds = last_seen.us_since(zero) as f64 / 1e6;
+            let note = format!(
+                "{name} was not seen to fence itself: {seconds:.2} s after the fault it still might \
+                 have taken a write"
+            );
+            (None, Some(note))
+        }
+        Fenced::Unseen => (None, None),
+    }
+}
+
+/// How long before the promotion the old one had fenced itself, for people: the margin that keeps two
+/// apart. `role` is what the system calls them: `primary`, `master`.
+pub fn margin(fenced: &Phase, promoted: &Phase, role: &str) -> String {
+    let margin_s = promoted.at.earliest.us_since(fenced.at.latest) as f64 / 1e6;
+    if margin_s >= 0.0 {
+        format!("the old {role} had fenced itself at least {margin_s:.2} s before the promotion")
+    } else {
+        let late_s = -margin_s;
+        format!("the old {role} was seen fenced only {late_s:.2} s after the promotion")
+    }
 }
 
 #[cfg(test)]

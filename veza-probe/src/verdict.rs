@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Signal;
+use crate::outage::Interval;
 
 pub use ended::Ended;
 
@@ -153,6 +154,17 @@ impl Measured {
             Some(upper) if upper == lower => format!("{upper:.2} {unit}"),
             Some(upper) => format!("{lower:.2} to {upper:.2} {unit}"),
             None => format!("at least {lower:.2} {unit}"),
+        }
+    }
+}
+
+impl From<Interval> for Measured {
+    /// Microseconds in seconds.
+    fn from(span: Interval) -> Measured {
+        let seconds = |us: i64| us as f64 / 1e6;
+        Measured {
+            lower: seconds(span.lower_us),
+            upper: span.upper_us.map(seconds),
         }
     }
 }
@@ -365,6 +377,36 @@ mod tests {
         assert_eq!(worst(std::slice::from_ref(&held)), Outcome::Held);
         assert_eq!(worst(&[held.clone(), unclear.clone()]), Outcome::Unclear);
         assert_eq!(worst(&[unclear, missed, held]), Outcome::Missed);
+    }
+
+    #[test]
+    fn gates_that_did_not_hold_are_told_and_no_gates_are_no_pass() {
+        let judged = |gates: &[Gate]| {
+            let judgement = of_gates(gates, || "fine".to_owned(), "look");
+            (judgement.verdict, judgement.reason_id, judgement.reason)
+        };
+        let gate = |id: &str, value: f64| {
+            let measured = Some(Measured::exact(value));
+            Gate::at_most(id, "time", 1.0, "s", measured)
+        };
+        let (held, unclear) = (gate("a", 0.5), Gate::at_most("c", "time", 1.0, "s", None));
+        let (missed, worse) = (gate("b", 2.0), gate("d", 2.5));
+        let pass = (Verdict::Pass, "all-gates-held".into(), "fine".into());
+        assert_eq!(judged(std::slice::from_ref(&held)), pass);
+        let (verdict, reason_id, reason) = judged(&[held.clone(), missed.clone(), unclear.clone()]);
+        assert_eq!((verdict, reason_id.as_str()), (Verdict::Fail, "b-missed"));
+        assert_eq!(reason, "time (b): 2 s, the limit is 1 s");
+        let (_, reason_id, reason) = judged(&[missed, worse]);
+        assert_eq!(reason_id, "gates-missed");
+        assert!(reason.ends_with("; time (d): 2.50 s, the limit is 1 s"));
+        let (verdict, reason_id, reason) = judged(&[held, unclear]);
+        assert_eq!(verdict, Verdict::Inconclusive);
+        assert_eq!(reason_id, "limit-inside-interval");
+        assert_eq!(
+            reason,
+            "can't tell: time (c): not measured, the limit is 1 s"
+        );
+        assert_eq!(judged(&[]).0, Verdict::Inconclusive);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What the formation did, phase by phase, each from its own source. Pure.
 
-use std::time::Duration;
-
-use veza_probe::clock::{At, micros};
-use veza_probe::outage::{self, Between, Interval, Outage, Phase};
+use veza_probe::clock::At;
+use veza_probe::outage::{Between, Outage, Phase, service_phase};
 
 use super::follower::{MonitorEvent, Record};
 
@@ -28,12 +26,12 @@ pub fn phases(
     phases.extend(detected.map(|event| from_event("detected", event)));
     phases.extend(promoted.map(|event| from_event("promoted", event)));
     match direct {
-        None => phases.extend(back("writable", "client", outages, zero)),
+        None => phases.extend(service_phase("writable", "client", outages, zero)),
         Some(direct) => {
             let asked = "the nodes, asked whether they would take a write";
-            phases.extend(back("writable", asked, direct, zero));
+            phases.extend(service_phase("writable", asked, direct, zero));
             let through = "client, through the pooler";
-            phases.extend(back("pooler follows", through, outages, zero));
+            phases.extend(service_phase("pooler follows", through, outages, zero));
         }
     }
     phases.extend(healed.and_then(|healed| redundant(record, healed)));
@@ -47,28 +45,6 @@ pub fn promotes(record: &Record, old_primary: i64) -> bool {
     record.events.iter().any(promoted)
 }
 
-/// The longest that the client could not write. Outages with less than `settle` between them are one:
-/// service that goes away again so soon had not been back.
-pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {
-    let mut groups: Vec<Vec<Outage>> = Vec::new();
-    for outage in outages {
-        let back = groups
-            .last()
-            .and_then(|group| group.last())
-            .map(|before| before.ended_by);
-        let apart = back.map(|back| back.map(|at| outage.started_by.us_since(at)));
-        match (apart, groups.last_mut()) {
-            (Some(Some(apart_us)), _) if apart_us >= micros(settle) => {
-                groups.push(vec![outage.clone()]);
-            }
-            (Some(_), Some(group)) => group.push(outage.clone()),
-            _ => groups.push(vec![outage.clone()]),
-        }
-    }
-    let spans = groups.iter().filter_map(|group| outage::hull(group));
-    spans.max_by_key(|span| (span.upper_us.unwrap_or(i64::MAX), span.lower_us))
-}
-
 fn from_event(name: &str, event: &MonitorEvent) -> Phase {
     let (earliest, latest) = event.at;
     let source = format!("monitor's event {}: {}", event.id, event.told());
@@ -77,22 +53,6 @@ fn from_event(name: &str, event: &MonitorEvent) -> Phase {
         at: Between { earliest, latest },
         source,
     }
-}
-
-/// Probes succeeded again: after the last that failed, by the first success.
-fn back(name: &str, source: &str, outages: &[Outage], zero: At) -> Option<Phase> {
-    let last = outages
-        .iter()
-        .rfind(|o| o.first_failed_due >= zero || o.started_by >= zero)?;
-    let at = Between {
-        earliest: last.ended_after,
-        latest: last.ended_by?,
-    };
-    Some(Phase {
-        name: name.to_owned(),
-        at,
-        source: source.to_owned(),
-    })
 }
 
 /// The formation was whole: after the last look that missed something, by the first that did not.
@@ -113,6 +73,8 @@ fn redundant(record: &Record, healed: At) -> Option<Phase> {
 
 #[cfg(test)]
 mod tests {
+    use veza_probe::outage::Interval;
+
     use super::super::follower::Look;
     use super::*;
 
@@ -174,26 +136,6 @@ mod tests {
             ended_by: Some(At(to + 20)),
             length: Interval::new(to - from - 10, Some(to - from + 30)),
         }
-    }
-
-    #[test]
-    fn the_longest_outage_counts_and_flapping_is_one() {
-        let settle = Duration::from_micros(1000);
-        assert_eq!(client_outage(&[], settle), None);
-        let apart = [outage(100, 500), outage(5000, 5100)];
-        assert_eq!(
-            client_outage(&apart, settle),
-            Some(Interval::new(390, Some(430)))
-        );
-        let flapping = [outage(100, 500), outage(900, 1300)];
-        assert_eq!(
-            client_outage(&flapping, settle),
-            Some(Interval::new(1190, Some(1230)))
-        );
-        let mut open = outage(5000, 5100);
-        open.ended_by = None;
-        let worst = client_outage(&[outage(100, 900), open], settle);
-        assert_eq!(worst.map(|span| span.upper_us), Some(None));
     }
 
     #[test]

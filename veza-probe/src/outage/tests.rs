@@ -314,3 +314,37 @@ fn an_outage_and_a_phase_carry_their_units() {
         r#"{"name":"promoted","at":{"earliest_us":1,"latest_us":2},"source":"monitor"}"#
     );
 }
+
+/// Two failed probes, in microseconds.
+fn failed(from: i64, to: i64) -> Outage {
+    Outage {
+        first_failed_due: At(from),
+        last_failed_due: At(to),
+        failed: 2,
+        started_after: Some(At(from - 10)),
+        started_by: At(from + 10),
+        ended_after: At(to),
+        ended_by: Some(At(to + 20)),
+        length: Interval::new(to - from - 10, Some(to - from + 30)),
+    }
+}
+
+#[test]
+fn the_longest_outage_counts_and_flapping_is_one() {
+    let settle = Duration::from_micros(1000);
+    assert_eq!(client_outage(&[], settle), None);
+    let apart = [failed(100, 500), failed(5000, 5100)];
+    assert_eq!(
+        client_outage(&apart, settle),
+        Some(Interval::new(390, Some(430)))
+    );
+    let flapping = [failed(100, 500), failed(900, 1300)];
+    assert_eq!(
+        client_outage(&flapping, settle),
+        Some(Interval::new(1190, Some(1230)))
+    );
+    let mut open = failed(5000, 5100);
+    open.ended_by = None;
+    let worst = client_outage(&[failed(100, 900), open], settle);
+    assert_eq!(worst.map(|span| span.upper_us), Some(None));
+}
