@@ -86,8 +86,14 @@ pub async fn measure(
 ) -> Result<Baseline, Untouched> {
     let sentinels = (targets.sentinels.as_slice(), &targets.sentinel_login);
     let mut eyes = Eyes::new(sentinels, (&[], &targets.login), &args.master);
-    let views = eyes.views().await.map_err(|(name, e)| unanswered("sentinel", &name, &e))?;
-    let named: Vec<_> = views.iter().map(|(name, view)| (name.as_str(), view)).collect();
+    let views = eyes
+        .views()
+        .await
+        .map_err(|(name, e)| unanswered("sentinel", &name, &e))?;
+    let named: Vec<_> = views
+        .iter()
+        .map(|(name, view)| (name.as_str(), view))
+        .collect();
     let at = sentinels::agreed(&named).map_err(of_trouble)?.clone();
     let Some(view) = views.first().map(|(_, view)| view.clone()) else {
         return Err(refused("sentinel-unreachable", "no sentinel answers"));
@@ -107,7 +113,10 @@ pub async fn measure(
     let sentinel_instances = instances_of(site, targets);
     let settled = settled(args, site, &view, &sentinel_instances, story).await?;
     notes.extend(settled);
-    story.say(&format!("the group is whole: {} servers in step", members.len()));
+    story.say(&format!(
+        "the group is whole: {} servers in step",
+        members.len()
+    ));
     Ok(Baseline {
         conditions: conditions(&members, &view),
         members,
@@ -144,7 +153,11 @@ async fn place(
     master: &Announced,
     view: &View,
 ) -> Result<Vec<(InstanceName, Place)>, Untouched> {
-    let known: Vec<_> = site.instances.iter().map(|i| (i.name.clone(), i.ipv4())).collect();
+    let known: Vec<_> = site
+        .instances
+        .iter()
+        .map(|i| (i.name.clone(), i.ipv4()))
+        .collect();
     let replicas = view.replicas.iter().map(|peer| &peer.at);
     let mut placed = Vec::new();
     for announced in [master].into_iter().chain(replicas) {
@@ -196,7 +209,10 @@ async fn whole(
             Err(_) => clock::sleep(Duration::from_millis(200)).await,
         }
     };
-    let states = look.servers.into_iter().filter_map(|(_, _, state)| state.ok());
+    let states = look
+        .servers
+        .into_iter()
+        .filter_map(|(_, _, state)| state.ok());
     let member = |((instance, place), state): ((InstanceName, Place), State)| Member {
         name: instance.to_string(),
         instance,
@@ -236,7 +252,10 @@ async fn persistent(targets: &Targets, members: &[Member]) -> Result<Vec<String>
 
 /// What bars every replica from promotion: a failover can't succeed then. That is for the drill to show.
 fn barred(view: &View) -> Option<String> {
-    let barred = view.replicas.iter().all(|replica| replica.priority == Some(0));
+    let barred = view
+        .replicas
+        .iter()
+        .all(|replica| replica.priority == Some(0));
     barred.then(|| "no replica may be promoted: all have replica-priority 0".to_owned())
 }
 
@@ -290,7 +309,9 @@ async fn settled(
         let next = "wait, or the same command with --settle-failover";
         return Err(Judgement::new(Verdict::Refused, "failover-too-recent", words, next).into());
     }
-    story.say(&format!("waiting {rest_s:.0} s until the sentinels would fail over again"));
+    story.say(&format!(
+        "waiting {rest_s:.0} s until the sentinels would fail over again"
+    ));
     clock::sleep(Duration::from_secs_f64(rest_s)).await;
     Ok(unread.map(|words| format!("waited {wait_s:.0} s before the drill: {words}")))
 }
@@ -300,11 +321,16 @@ fn conditions(members: &[Member], view: &View) -> Vec<Condition> {
         name: name.to_owned(),
         value,
     };
-    let versions = members.iter().map(|m| format!("{} {}", m.name, m.state.version));
+    let versions = members
+        .iter()
+        .map(|m| format!("{} {}", m.name, m.state.version));
     vec![
         condition("Redis", versions.collect::<Vec<_>>().join(", ")),
         condition("down-after", format!("{} ms", view.down_after_ms)),
-        condition("failover-timeout", format!("{} ms", view.failover_timeout_ms)),
+        condition(
+            "failover-timeout",
+            format!("{} ms", view.failover_timeout_ms),
+        ),
         condition("parallel-syncs", view.parallel_syncs.to_string()),
         condition("quorum", view.quorum.to_string()),
     ]

@@ -136,7 +136,10 @@ impl Args {
 
 /// Hosts with ports, between commas; blanks around them and empty parts are dropped.
 fn addresses(text: &str) -> Result<Vec<(String, u16)>, String> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     let address = |part: &str| {
         let wrong = || {
             "REDIS_SENTINEL_ADDRS or --sentinels: expected HOST or HOST:PORT, with commas between"
@@ -175,9 +178,20 @@ mod tests {
     #[test]
     fn sentinels_are_named_with_commas_between() {
         let all = addresses(" redis-1:26380, ,redis-2 ").unwrap();
-        let expected = [("redis-1".to_owned(), 26_380), ("redis-2".to_owned(), 26_379)];
+        let expected = [
+            ("redis-1".to_owned(), 26_380),
+            ("redis-2".to_owned(), 26_379),
+        ];
         assert_eq!(all, expected);
-        for wrong in ["", " , ", ":1", "a:b", "a:0", "redis://:hunter2@a:1", "u:p@a"] {
+        for wrong in [
+            "",
+            " , ",
+            ":1",
+            "a:b",
+            "a:0",
+            "redis://:hunter2@a:1",
+            "u:p@a",
+        ] {
             let words = addresses(wrong).unwrap_err();
             assert!(words.contains("REDIS_SENTINEL_ADDRS"), "{words}");
             assert!(!words.contains("hunter2"), "{words}");
@@ -207,7 +221,13 @@ mod tests {
         let Parsed::Tell(text) = parsed(&["--help"]) else {
             panic!()
         };
-        for word in ["rto ", "lost-writes", "WAIT", "Exit codes:", "REDIS_SENTINEL_ADDRS"] {
+        for word in [
+            "rto ",
+            "lost-writes",
+            "WAIT",
+            "Exit codes:",
+            "REDIS_SENTINEL_ADDRS",
+        ] {
             assert!(text.contains(word), "{word}");
         }
     }

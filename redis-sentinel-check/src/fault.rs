@@ -39,5 +39,7 @@ pub fn controls(baseline: &Baseline) -> Vec<Asked> {
 /// The group's instances: servers and sentinels.
 pub fn members(baseline: &Baseline) -> Vec<InstanceName> {
     let servers = baseline.members.iter().map(|m| m.instance.clone());
-    servers.chain(baseline.sentinel_instances.iter().cloned()).collect()
+    servers
+        .chain(baseline.sentinel_instances.iter().cloned())
+        .collect()
 }

@@ -61,7 +61,8 @@ pub struct Observation {
 }
 
 /// What a probe did, for people.
-pub const ACTION: &str = "one key set at the master that a sentinel names, then WAIT for the replicas";
+pub const ACTION: &str =
+    "one key set at the master that a sentinel names, then WAIT for the replicas";
 
 /// The chores of the run of this name.
 pub fn chores(args: &Args, targets: &Targets, run: &str) -> Vec<Chore> {
@@ -249,7 +250,10 @@ async fn restart_told(found: &Found<Args>) -> Option<String> {
     let now = data::state(&mut link).await.ok()?;
     let name = &old.name;
     Some(if now.run_id == old.state.run_id {
-        format!("{name} has the same run_id as before: up for {} s", now.uptime_s)
+        format!(
+            "{name} has the same run_id as before: up for {} s",
+            now.uptime_s
+        )
     } else {
         format!("{name} has a new run_id: up for {} s", now.uptime_s)
     })

@@ -19,7 +19,10 @@ pub fn tell(args: &Args, run: &SoFar<'_, Args>, report: &mut Report) {
     conditions(report, run.found, args);
     report.feasibility.clone_from(&baseline.feasible.sums);
     report.notes.splice(0..0, baseline.notes.iter().cloned());
-    let before = baseline.members.iter().map(|m| (m.name.as_str(), Ok(&m.state)));
+    let before = baseline
+        .members
+        .iter()
+        .map(|m| (m.name.as_str(), Ok(&m.state)));
     report.tables.push(table("Servers before", before));
     if let Some(observation) = run.observation {
         observed(report, args, baseline, observation);
@@ -31,7 +34,10 @@ pub fn tell(args: &Args, run: &SoFar<'_, Args>, report: &mut Report) {
 
 fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
     let baseline = &found.baseline;
-    report.condition("vantage", "the host of this tool, directly to sentinels and servers");
+    report.condition(
+        "vantage",
+        "the host of this tool, directly to sentinels and servers",
+    );
     let sentinels = found.targets.sentinels.iter().map(ToString::to_string);
     report.condition("sentinels", sentinels.collect::<Vec<_>>().join(", "));
     let connect_ms = writer::CONNECT_LIMIT.as_millis();
@@ -41,7 +47,9 @@ fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
     report.condition("a failover by the live timers", span);
     let settle_s = args.drill.settle.as_secs_f64();
     report.condition("settle time", format!("{settle_s} s"));
-    report.conditions.extend(baseline.conditions.iter().cloned());
+    report
+        .conditions
+        .extend(baseline.conditions.iter().cloned());
 }
 
 fn table<'a>(
@@ -62,16 +70,27 @@ fn table<'a>(
                 (false, false) => "down".to_owned(),
             };
             let run_id: String = state.run_id.chars().take(8).collect();
-            vec![name.to_owned(), role, link, format!("{} s", state.uptime_s), run_id]
+            vec![
+                name.to_owned(),
+                role,
+                link,
+                format!("{} s", state.uptime_s),
+                run_id,
+            ]
         }
     };
     Table {
         title: title.to_owned(),
-        columns: ["server", "role", "link", "up for", "run_id"].map(str::to_owned).to_vec(),
-        rows: servers.map(row).map(|mut row| {
-            row.resize(5, String::new());
-            row
-        }).collect(),
+        columns: ["server", "role", "link", "up for", "run_id"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: servers
+            .map(row)
+            .map(|mut row| {
+                row.resize(5, String::new());
+                row
+            })
+            .collect(),
     }
 }
 
@@ -98,8 +117,12 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     }
     if let Some(ledgers) = &observation.ledgers {
         report.ledger = Some(ledgers.all.clone());
-        report.notes.push(beside("at least one replica (WAIT 1)", &ledgers.one));
-        report.notes.push(beside("the master alone", &ledgers.plain));
+        report
+            .notes
+            .push(beside("at least one replica (WAIT 1)", &ledgers.one));
+        report
+            .notes
+            .push(beside("the master alone", &ledgers.plain));
     }
     report.overlaps = tenure::overlaps(&observation.rivals);
     report.outages = outages;
@@ -116,7 +139,10 @@ fn beside(by: &str, ledger: &Ledger) -> String {
         0 => "none lost".to_owned(),
         lost => format!("{lost} lost ({})", told(&ledger.lost)),
     };
-    format!("writes acknowledged by {by}, without a gate: {}, {lost}", ledger.acknowledged)
+    format!(
+        "writes acknowledged by {by}, without a gate: {}, {lost}",
+        ledger.acknowledged
+    )
 }
 
 /// When the old master had fenced itself: what keeps two masters apart. Of a server that was stopped nothing
@@ -128,7 +154,10 @@ fn fenced(
 ) -> (Option<Phase>, Option<String>) {
     // A stopped instance fences nothing: it is gone, and comes back as whatever the sentinels say.
     let lives = fault.plan.kind.breaks() && fault.plan.kind != Kind::Stop;
-    let name = baseline.master().map(|m| m.name.as_str()).unwrap_or_default();
+    let name = baseline
+        .master()
+        .map(|m| m.name.as_str())
+        .unwrap_or_default();
     let old = observation.rivals.iter().find(|tenure| tenure.node == name);
     let Some(old) = old.filter(|_| lives) else {
         return (None, None);

@@ -37,10 +37,12 @@ pub async fn resolve(args: &Args, site: &Site) -> Result<Targets, Untouched> {
             let (id, words) = ("sentinel-address-unknown", error.to_string());
             Judgement::new(Verdict::Refused, id, words, "incus list")
         })?;
-        sentinels.push(Server {
-            name: host.clone(),
-            address,
+        let instance = site.instances.iter().find(|instance| {
+            let own = instance.ipv4();
+            own.iter().any(|ip| address.ip() == *ip)
         });
+        let name = instance.map_or_else(|| host.clone(), |found| found.name.to_string());
+        sentinels.push(Server { name, address });
     }
     let (sentinel_login, login) = logins(args)?;
     Ok(Targets {

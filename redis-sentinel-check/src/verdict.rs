@@ -66,7 +66,9 @@ impl Seen {
         self.blind = observation.client.blind();
         let switched = phases::switched(&observation.heard.said, about);
         self.restart = self.restart.map(|_| switched);
-        self.redundancy_s = about.healed.and_then(|healed| redundancy(observation, healed));
+        self.redundancy_s = about
+            .healed
+            .and_then(|healed| redundancy(observation, healed));
         self.wrote(observation.ledgers.as_ref());
     }
 
@@ -224,7 +226,9 @@ fn held(seen: &Seen) -> String {
     }
     let lost = match seen.lost {
         Some(0) => "; no write that every replica had confirmed was lost".to_owned(),
-        Some(lost) => format!("; {lost} writes that every replica had confirmed were lost, as allowed"),
+        Some(lost) => {
+            format!("; {lost} writes that every replica had confirmed were lost, as allowed")
+        }
         None => String::new(),
     };
     let plain = match seen.lost_plain {
@@ -337,8 +341,14 @@ mod tests {
             lost_writes,
             ..PROMISES
         };
-        assert_eq!(judge(&seen, &gates(&seen, &allow(3))).verdict, Verdict::Pass);
-        assert_eq!(judge(&seen, &gates(&seen, &allow(2))).verdict, Verdict::Fail);
+        assert_eq!(
+            judge(&seen, &gates(&seen, &allow(3))).verdict,
+            Verdict::Pass
+        );
+        assert_eq!(
+            judge(&seen, &gates(&seen, &allow(2))).verdict,
+            Verdict::Fail
+        );
     }
 
     #[test]

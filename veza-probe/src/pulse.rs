@@ -72,7 +72,11 @@ impl Pulse {
     /// # Errors
     /// What happened instead of an answer within `limit`.
     pub async fn ask(&self, way: &Way, limit: Duration) -> Result<String, String> {
-        let asked = within(limit, first_byte(way, self.address, self.protocol.question())).await;
+        let asked = within(
+            limit,
+            first_byte(way, self.address, self.protocol.question()),
+        )
+        .await;
         let answered = asked.map_err(|elapsed| elapsed.to_string())?;
         let byte = answered.map_err(|error| error.to_string())?;
         Ok(self.protocol.told(char::from(byte)))
@@ -106,7 +110,10 @@ impl Pulse {
         let done = incus.exec(instance, &argv, limit).await;
         let done = done.map_err(|error| error.to_string())?;
         match done.stdout.chars().next() {
-            Some(byte) => Ok(format!("{}, asked from {instance}", self.protocol.told(byte))),
+            Some(byte) => Ok(format!(
+                "{}, asked from {instance}",
+                self.protocol.told(byte)
+            )),
             None if [124, 137].contains(&done.code) => {
                 let limit_s = limit.as_secs_f64();
                 Err(format!(

@@ -127,7 +127,9 @@ pub fn in_step(
             return behind(format!("replica {other} follows {whom}, not {name}"));
         }
         if !state.link_up || state.syncing || state.loading {
-            return behind(format!("replica {other} has no link to {name}, or is still syncing"));
+            return behind(format!(
+                "replica {other} has no link to {name}, or is still syncing"
+            ));
         }
         let seen = master.followers.iter().find(|f| f.at == **announced);
         match seen {

@@ -232,7 +232,10 @@ mod tests {
         assert_eq!(judged(|_| ()), Ok("r1".to_owned()));
         type Change = fn(&mut Look);
         let cases: [(Change, &str); 5] = [
-            (|l| l.sentinels[2].1 = Err("x".into()), "sentinel-unreachable"),
+            (
+                |l| l.sentinels[2].1 = Err("x".into()),
+                "sentinel-unreachable",
+            ),
             (|l| l.servers[1].2 = Err("x".into()), "server-unreachable"),
             (|l| drop(l.servers.pop()), "replica-not-in-sync"),
             (

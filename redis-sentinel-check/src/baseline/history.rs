@@ -86,7 +86,8 @@ mod tests {
     use super::*;
 
     fn log(lines: &[(&str, &str)]) -> Result<Option<f64>, String> {
-        let line = |(time, words): &(&str, &str)| format!("317:X 24 Nov 2026 {time}.123 # {words}\n");
+        let line =
+            |(time, words): &(&str, &str)| format!("317:X 24 Nov 2026 {time}.123 # {words}\n");
         let lines: String = lines.iter().map(line).collect();
         counts(&format!("24 Nov 2026 22:41:00\n{lines}"))
     }
@@ -99,8 +100,14 @@ mod tests {
         let started = ("22:39:00", "Sentinel ID is 0a1b");
         assert_eq!(log(&[started]), Ok(None));
         assert_eq!(log(&[started, ("22:40:30", TRY)]), Ok(Some(30.0)));
-        assert_eq!(log(&[("22:40:30", TRY), ("22:40:50", VOTE)]), Ok(Some(10.0)));
-        let switch = ("22:40:40", "+switch-master veza 198.18.0.21 6379 198.18.0.22 6379");
+        assert_eq!(
+            log(&[("22:40:30", TRY), ("22:40:50", VOTE)]),
+            Ok(Some(10.0))
+        );
+        let switch = (
+            "22:40:40",
+            "+switch-master veza 198.18.0.21 6379 198.18.0.22 6379",
+        );
         assert_eq!(log(&[("22:40:30", TRY), switch]), Ok(None));
         assert_eq!(log(&[switch, ("22:40:50", VOTE)]), Ok(Some(10.0)));
         assert_eq!(log(&[("22:40:30", TRY), ("22:40:40", started.1)]), Ok(None));

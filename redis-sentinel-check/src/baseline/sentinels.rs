@@ -84,7 +84,9 @@ pub async fn view(link: &mut Link, master: &str) -> Result<View, Error> {
     type Fields = BTreeMap<String, String>;
     let found: Fields = link.ask("SENTINEL MASTER", &question("MASTER")).await?;
     let replicas: Vec<Fields> = link.ask("SENTINEL REPLICAS", &question("REPLICAS")).await?;
-    let others: Vec<Fields> = link.ask("SENTINEL SENTINELS", &question("SENTINELS")).await?;
+    let others: Vec<Fields> = link
+        .ask("SENTINEL SENTINELS", &question("SENTINELS"))
+        .await?;
     let info: String = link.ask("INFO", cmd("INFO").arg("sentinel")).await?;
     let reachable = question("CKQUORUM");
     let no_quorum = match link.ask::<String>("SENTINEL CKQUORUM", &reachable).await {
@@ -125,7 +127,10 @@ fn peer(map: &BTreeMap<String, String>) -> Peer {
     let flags = map.get("flags").map(String::as_str).unwrap_or_default();
     let flags = flags.split(',').filter(|flag| !flag.is_empty());
     Peer {
-        at: (map.get("ip").cloned().unwrap_or_default(), number(map, "port")),
+        at: (
+            map.get("ip").cloned().unwrap_or_default(),
+            number(map, "port"),
+        ),
         flags: flags.map(str::to_owned).collect(),
         priority: map.get("slave-priority").and_then(|p| p.parse().ok()),
     }
@@ -163,7 +168,12 @@ fn fit(name: &str, view: &View, sentinels: usize) -> Result<(), Trouble> {
         let words = "it is in TILT, and would do nothing: its clock jumped, or it could not run";
         return trouble("sentinel-in-tilt", words.to_owned());
     }
-    if view.master.flags.iter().any(|flag| flag == "failover_in_progress") {
+    if view
+        .master
+        .flags
+        .iter()
+        .any(|flag| flag == "failover_in_progress")
+    {
         return trouble("failover-in-progress", "a failover is under way".to_owned());
     }
     if let Some(words) = &view.no_quorum {
@@ -235,7 +245,10 @@ mod tests {
     fn one_that_says_otherwise_is_enough_to_refuse() {
         type Change = fn(&mut View);
         let cases: [(Change, &str); 8] = [
-            (|v| v.master.at.0 = "198.18.0.22".into(), "sentinels-disagree"),
+            (
+                |v| v.master.at.0 = "198.18.0.22".into(),
+                "sentinels-disagree",
+            ),
             (|v| v.tilt = true, "sentinel-in-tilt"),
             (
                 |v| v.master.flags.push("failover_in_progress".into()),

@@ -121,7 +121,10 @@ mod tests {
         let looks = [(10, true), (20, false), (30, false), (40, true), (50, true)];
         assert_eq!(bounds(&looks, 15), (Some(30), Some(40)));
         assert_eq!(bounds(&looks, 35), (None, Some(40)));
-        assert_eq!(bounds(&[(20, false), (30, true), (40, false)], 0), (Some(40), None));
+        assert_eq!(
+            bounds(&[(20, false), (30, true), (40, false)], 0),
+            (Some(40), None)
+        );
         assert_eq!(bounds(&[(10, true)], 20), (None, None));
     }
 }

@@ -36,7 +36,9 @@ pub struct Keys {
 impl Keys {
     /// Those of the run of this name.
     pub fn new(run: &str) -> Keys {
-        Keys { run: run.to_owned() }
+        Keys {
+            run: run.to_owned(),
+        }
     }
 
     fn prefix(&self) -> String {
@@ -73,9 +75,11 @@ impl Keys {
             }
             let values: Vec<Option<String>> = link.ask("MGET", &question).await?;
             let there = numbers.iter().zip(values);
-            rows.extend(there.filter_map(|(number, value)| {
-                (value? == self.value(*number)).then_some(*number)
-            }));
+            rows.extend(
+                there.filter_map(|(number, value)| {
+                    (value? == self.value(*number)).then_some(*number)
+                }),
+            );
             first += BATCH;
         }
         Ok(rows)
@@ -85,12 +89,7 @@ impl Keys {
     ///
     /// # Errors
     /// What stood in the way.
-    pub async fn remove(
-        &self,
-        link: &mut Link,
-        end: u64,
-        servers: &[String],
-    ) -> Result<(), Error> {
+    pub async fn remove(&self, link: &mut Link, end: u64, servers: &[String]) -> Result<(), Error> {
         let rivals = servers.iter().map(|server| self.rival(server));
         let all: Vec<String> = (0..end).map(|n| self.write(n)).chain(rivals).collect();
         for batch in all.chunks(BATCH as usize) {
@@ -143,7 +142,10 @@ pub async fn do_chore(chore: &Chore, logins: (Login, Login)) -> Result<String, S
     }
     let about: About = serde_json::from_value(chore.about.clone()).map_err(|e| e.to_string())?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == ':';
-    let run = about.prefix.strip_prefix(ALL).and_then(|rest| rest.strip_suffix(':'));
+    let run = about
+        .prefix
+        .strip_prefix(ALL)
+        .and_then(|rest| rest.strip_suffix(':'));
     if run.is_none_or(str::is_empty) || !about.prefix.chars().all(plain) {
         return Err(format!("{:?} is not the prefix of a drill", about.prefix));
     }
@@ -159,7 +161,9 @@ pub async fn do_chore(chore: &Chore, logins: (Login, Login)) -> Result<String, S
         address: sentinel.address,
     });
     let mut link = on_master(&route, &sentinels.collect::<Vec<_>>()).await?;
-    let removed = sweep(&mut link, &about.prefix).await.map_err(|e| e.to_string())?;
+    let removed = sweep(&mut link, &about.prefix)
+        .await
+        .map_err(|e| e.to_string())?;
     Ok(format!("{removed} keys {}* were taken away", about.prefix))
 }
 
@@ -211,7 +215,10 @@ mod tests {
     fn keys_are_named_for_their_run() {
         let keys = Keys::new("20261124T134501Z-1a2b");
         assert_eq!(keys.write(7), "veza:drill:20261124T134501Z-1a2b:w:7");
-        assert_eq!(keys.rival("redis-1"), "veza:drill:20261124T134501Z-1a2b:r:redis-1");
+        assert_eq!(
+            keys.rival("redis-1"),
+            "veza:drill:20261124T134501Z-1a2b:r:redis-1"
+        );
         assert_eq!(keys.value(7), "20261124T134501Z-1a2b:7");
     }
 

@@ -41,8 +41,11 @@ pub fn phases(said: &[Said], record: &Record, outages: &[Outage], about: About) 
     }
     phases.extend(writable(outages, about.zero));
     let until = about.healed.unwrap_or(At(i64::MAX));
-    let done = after("+slave-reconf-done").filter(|said| said.at.1 < until);
-    phases.extend(done.last().map(|said| from_said("replicas repointed", said, about.zero)));
+    let mut done = after("+slave-reconf-done").filter(|said| said.at.1 < until);
+    phases.extend(
+        done.next_back()
+            .map(|said| from_said("replicas repointed", said, about.zero)),
+    );
     phases.extend(about.healed.and_then(|healed| redundant(record, healed)));
     phases.sort_by_key(|phase| phase.at.latest);
     phases
@@ -141,14 +144,30 @@ mod tests {
     fn a_failover_has_its_phases_in_order() {
         let heard = [
             said(50, "+sdown", "master m 10.0.0.1 6379"),
-            said(195, "+sdown", "slave 10.0.0.1:6379 10.0.0.1 6379 @ other 10.0.0.9 6379"),
+            said(
+                195,
+                "+sdown",
+                "slave 10.0.0.1:6379 10.0.0.1 6379 @ other 10.0.0.9 6379",
+            ),
             said(200, "+sdown", "master m 10.0.0.1 6379"),
             said(210, "+odown", "master m 10.0.0.1 6379 #quorum 2/2"),
             said(220, "+elected-leader", "master m 10.0.0.1 6379"),
-            said(300, "+promoted-slave", "slave 10.0.0.2:6379 10.0.0.2 6379 @ m 10.0.0.1 6379"),
-            said(400, "+slave-reconf-done", "slave 10.0.0.3:6379 10.0.0.3 6379 @ m 10.0.0.1 6379"),
+            said(
+                300,
+                "+promoted-slave",
+                "slave 10.0.0.2:6379 10.0.0.2 6379 @ m 10.0.0.1 6379",
+            ),
+            said(
+                400,
+                "+slave-reconf-done",
+                "slave 10.0.0.3:6379 10.0.0.3 6379 @ m 10.0.0.1 6379",
+            ),
             said(410, "+switch-master", "m 10.0.0.1 6379 10.0.0.2 6379"),
-            said(900, "+slave-reconf-done", "slave 10.0.0.1:6379 10.0.0.1 6379 @ m 10.0.0.2 6379"),
+            said(
+                900,
+                "+slave-reconf-done",
+                "slave 10.0.0.1:6379 10.0.0.1 6379 @ m 10.0.0.2 6379",
+            ),
         ];
         let record = Record {
             looks: vec![looked(500, false), looked(700, false), looked(800, true)],
@@ -200,9 +219,15 @@ mod tests {
         let settle = Duration::from_micros(1000);
         assert_eq!(client_outage(&[], settle), None);
         let apart = [outage(100, 500), outage(5000, 5100)];
-        assert_eq!(client_outage(&apart, settle), Some(Interval::new(390, Some(430))));
+        assert_eq!(
+            client_outage(&apart, settle),
+            Some(Interval::new(390, Some(430)))
+        );
         let flapping = [outage(100, 500), outage(900, 1300)];
-        assert_eq!(client_outage(&flapping, settle), Some(Interval::new(1190, Some(1230))));
+        assert_eq!(
+            client_outage(&flapping, settle),
+            Some(Interval::new(1190, Some(1230)))
+        );
         let mut open = outage(5000, 5100);
         open.ended_by = None;
         let worst = client_outage(&[outage(100, 900), open], settle);

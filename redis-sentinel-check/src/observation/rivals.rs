@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long an answer is waited for.
 const LIMIT: Duration = Duration::from_secs(1);
 
+/// How long the console in an instance may take to be there.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The questions under way. Dropping it ends them.
 pub struct Rivals {
     clock: Clock,
@@ -220,18 +223,21 @@ async fn from_inside(
     kept: &mut Option<Attached>,
     key: &str,
 ) -> (Answer, String) {
-    let opened = async {
-        let mut console = match kept.take() {
-            Some(console) => console,
-            None => console(incus, instance, port, login).await?,
-        };
-        let line = say(&mut console, &format!("SET {key} ? EX {TTL_S}\n")).await?;
-        Ok::<_, String>((console, line))
+    let unasked = |words: String| (Answer::Unasked, format!("from inside: {words}"));
+    let mut console = match kept.take() {
+        Some(console) => console,
+        None => match within(CONSOLE_LIMIT, console(incus, instance, port, login)).await {
+            Ok(Ok(console)) => console,
+            Ok(Err(words)) => return unasked(words),
+            Err(elapsed) => return unasked(elapsed.to_string()),
+        },
     };
-    match within(LIMIT, opened).await {
+    let line = format!("SET {key} ? EX {TTL_S}\n");
+    let asked = say(&mut console, &line);
+    match within(LIMIT, asked).await {
         Err(elapsed) => (Answer::Unacknowledged, format!("from inside: {elapsed}")),
-        Ok(Err(words)) => (Answer::Unasked, format!("from inside: {words}")),
-        Ok(Ok((console, line))) => {
+        Ok(Err(words)) => unasked(words),
+        Ok(Ok(line)) => {
             *kept = Some(console);
             match line.as_str() {
                 "OK" => (Answer::Took, "took a write from inside".to_owned()),
@@ -252,7 +258,10 @@ async fn console(
     let attached = incus.attach(instance, &argv).await;
     let mut console = attached.map_err(|error| error.to_string())?;
     if let Some(password) = &login.password {
-        let user = login.user.as_deref().map(|user| format!("{} ", quoted(user)));
+        let user = login
+            .user
+            .as_deref()
+            .map(|user| format!("{} ", quoted(user)));
         let user = user.unwrap_or_default();
         let auth = format!("AUTH {user}{}\n", quoted(password.expose()));
         let answer = say(&mut console, &auth).await?;
@@ -299,6 +308,9 @@ mod tests {
         };
         let refused = unreachable("Connection refused (os error 111)");
         assert_eq!(not_connected(&refused), Answer::Absent);
-        assert_eq!(not_connected(&unreachable("no answer within 1 s")), Answer::Unasked);
+        assert_eq!(
+            not_connected(&unreachable("no answer within 1 s")),
+            Answer::Unasked
+        );
     }
 }

@@ -174,7 +174,8 @@ impl Ear {
             at: (since, self.clock.at()),
         };
         if TOLD.contains(&said.event.as_str()) {
-            self.story.say(&format!("sentinel {}: {}", said.sentinel, said.told()));
+            self.story
+                .say(&format!("sentinel {}: {}", said.sentinel, said.told()));
         }
         self.with(|heard| heard.said.push(said));
     }

@@ -50,7 +50,8 @@ impl Route {
         let mut link = opened.map_err(|e| e.to_string())?;
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let asked = link.ask::<Option<(String, u16)>>("SENTINEL GET-MASTER-ADDR-BY-NAME", &question);
+        let asked =
+            link.ask::<Option<(String, u16)>>("SENTINEL GET-MASTER-ADDR-BY-NAME", &question);
         let Some((host, port)) = asked.await.map_err(|e| e.to_string())? else {
             return Err(format!("{sentinel} knows no master {:?}", self.master));
         };
@@ -60,8 +61,13 @@ impl Route {
         };
         let opened = Link::open(&server, &self.login, connect).await;
         let mut link = opened.map_err(|e| e.to_string())?;
-        let role: Vec<redis::Value> = link.ask("ROLE", &cmd("ROLE")).await.map_err(|e| e.to_string())?;
-        let role: Option<String> = role.first().and_then(|role| redis::from_redis_value_ref(role).ok());
+        let role: Vec<redis::Value> = link
+            .ask("ROLE", &cmd("ROLE"))
+            .await
+            .map_err(|e| e.to_string())?;
+        let role: Option<String> = role
+            .first()
+            .and_then(|role| redis::from_redis_value_ref(role).ok());
         if role.as_deref() != Some("master") {
             return Err(format!("{server} is named as the master, and is {role:?}"));
         }
@@ -74,7 +80,9 @@ impl Route {
         if let Some(place) = self.places.iter().find(known) {
             return Ok(place.server.address);
         }
-        let ip = host.parse().map_err(|_| format!("where {host:?} is, is not known"))?;
+        let ip = host
+            .parse()
+            .map_err(|_| format!("where {host:?} is, is not known"))?;
         Ok(SocketAddr::new(ip, port))
     }
 }
@@ -91,7 +99,10 @@ impl Log {
 
     /// A copy of what was noted.
     pub fn so_far(&self) -> BTreeMap<u64, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -125,9 +136,12 @@ impl Host for SentinelClient {
 
     async fn act(&self, link: &mut Link, number: u64) -> Result<(), ActError> {
         let mut set = cmd("SET");
-        set.arg(self.keys.write(number)).arg(self.keys.value(number));
+        set.arg(self.keys.write(number))
+            .arg(self.keys.value(number));
         set.arg("EX").arg(TTL_S);
-        link.ask::<()>("SET", &set).await.map_err(not_written)?;
+        link.ask::<()>("SET", &set)
+            .await
+            .map_err(|error| not_written(&error))?;
         self.log.note(number, 0);
         let mut wait = cmd("WAIT");
         wait.arg(self.replicas).arg(WAIT_MS);
@@ -142,7 +156,7 @@ impl Host for SentinelClient {
 }
 
 /// An error of Redis to a single SET proves that nothing was written; anything else leaves it open.
-fn not_written(error: Error) -> ActError {
+fn not_written(error: &Error) -> ActError {
     let words = error.to_string();
     match error.is_answer() {
         true => ActError::Refused(words),

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError,
+};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use veza_probe::clock::within;
@@ -135,7 +137,9 @@ impl Link {
             }
         });
         let driver = Driver(task.abort_handle());
-        let made = within(limit, made).await.map_err(|e| elapsed(e.to_string()))?;
+        let made = within(limit, made)
+            .await
+            .map_err(|e| elapsed(e.to_string()))?;
         let connection = made.map_err(|e| elapsed(e.to_string()))??;
         Ok(Link {
             connection,
