@@ -1,11 +1,12 @@
 //! Puts the report together. Everything in it was measured elsewhere.
 
+use veza_probe::clock::At;
 use veza_probe::drill::{Found, SoFar};
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::{Ledger, told};
 use veza_probe::outage::{self, Between, Phase};
 use veza_probe::report::{Event, Report, Table, probe_runs};
-use veza_probe::tenure::{self, Fenced};
+use veza_probe::tenure::{self, Answer, Fenced, Tenure};
 
 use crate::baseline::Baseline;
 use crate::baseline::data::State;
@@ -96,7 +97,7 @@ fn table<'a>(
 
 fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: &Observation) {
     let outages = outage::outages(observation.client.steady());
-    report.client_outage = phases::client_outage(&outages, args.drill.settle);
+    report.client_outage = outage::client_outage(&outages, args.drill.settle);
     if let Some(fault) = &report.fault {
         let about = About {
             master: &args.master,
@@ -106,6 +107,11 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let said = &observation.heard.said;
         report.phases = phases::phases(said, &observation.record, &outages, about);
         let (phase, note) = fenced(observation, baseline, fault);
+        let name = baseline.master().map(|master| master.name.as_str());
+        let mut rivals = observation.rivals.iter();
+        let old = rivals.find(|tenure| Some(tenure.node.as_str()) == name);
+        let zero = fault.called;
+        report.tables.extend(old.map(|old| asked(old, zero)));
         report.notes.extend(note);
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
         // Of a server that went on by itself; one that was held still could take nothing.
@@ -131,6 +137,44 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     report.probe_runs = probe_runs(&observation.client.samples);
     report.notes.extend(observation.leftovers.iter().cloned());
     report.notes.extend(observation.client.failed_connections());
+}
+
+/// What the old master answered when it was asked to take a write, in runs of the same answer.
+fn asked(tenure: &Tenure, zero: At) -> Table {
+    let mut runs: Vec<(At, At, usize, Answer, &str)> = Vec::new();
+    for asked in tenure.asked.iter().filter(|asked| asked.ended >= zero) {
+        match runs.last_mut() {
+            Some(last) if last.3 == asked.answer && last.4 == asked.words => {
+                (last.1, last.2) = (asked.ended, last.2 + 1);
+            }
+            _ => runs.push((asked.began, asked.ended, 1, asked.answer, &asked.words)),
+        }
+    }
+    let seconds = |at: At| format!("{:.2}", at.us_since(zero) as f64 / 1e6);
+    let row = |(from, to, count, answer, words): (At, At, usize, Answer, &str)| {
+        let answer = match answer {
+            Answer::Took => "took it",
+            Answer::Refused => "refused",
+            Answer::Unacknowledged => "no answer",
+            Answer::Absent => "no server",
+            Answer::Unasked => "not reached",
+        };
+        let words = words.to_owned();
+        vec![
+            seconds(from),
+            seconds(to),
+            count.to_string(),
+            answer.to_owned(),
+            words,
+        ]
+    };
+    Table {
+        title: format!("{}, asked to take writes", tenure.node),
+        columns: ["from s", "to s", "times", "answer", "words"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: runs.into_iter().map(row).collect(),
+    }
 }
 
 /// What became of the writes that no gate judges.

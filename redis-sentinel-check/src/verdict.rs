@@ -61,7 +61,7 @@ impl Seen {
     /// Takes over what client, sentinels and servers saw.
     fn observed(&mut self, observation: &Observation, settle: Duration, about: About) {
         let outages = outage::outages(observation.client.steady());
-        self.outage_s = phases::client_outage(&outages, settle).map(in_seconds);
+        self.outage_s = outage::client_outage(&outages, settle).map(in_seconds);
         self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
         self.blind = observation.client.blind();
         let switched = phases::switched(&observation.heard.said, about);

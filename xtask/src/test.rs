@@ -311,8 +311,9 @@ mod tests {
         let all = ["pg-failover-check", "pgbouncer-load", "pgbouncer-follow"];
         assert_eq!(names("postgres"), all);
         assert_eq!(names("pgbouncer"), all);
+        assert_eq!(names("redis"), ["redis-sentinel-check"]);
         assert_eq!(names("another"), Vec::<&str>::new());
-        assert_eq!(known_groups(), ["pgbouncer", "postgres"]);
+        assert_eq!(known_groups(), ["pgbouncer", "postgres", "redis"]);
     }
 
     #[tokio::test]

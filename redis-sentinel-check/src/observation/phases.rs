@@ -1,9 +1,7 @@
 //! What the group did, phase by phase, each from its own source. Pure.
 
-use std::time::Duration;
-
-use veza_probe::clock::{At, micros};
-use veza_probe::outage::{self, Between, Interval, Outage, Phase};
+use veza_probe::clock::At;
+use veza_probe::outage::{Between, Outage, Phase};
 
 use super::follower::Record;
 use super::sentinels::Said;
@@ -56,24 +54,6 @@ pub fn switched(said: &[Said], about: About) -> bool {
     said.iter().any(|said| {
         said.event == "+switch-master" && said.at.1 >= about.zero && said.is_about(about.master)
     })
-}
-
-/// The longest that the client could not write. Outages with less than `settle` between them are one:
-/// service that goes away again so soon had not been back.
-pub fn client_outage(outages: &[Outage], settle: Duration) -> Option<Interval> {
-    let mut groups: Vec<Vec<Outage>> = Vec::new();
-    for outage in outages {
-        let back = groups.last().and_then(|group| group.last());
-        let apart = back.map(|before| before.ended_by.map(|at| outage.started_by.us_since(at)));
-        match (apart, groups.last_mut()) {
-            (Some(apart_us), Some(group)) if apart_us.is_none_or(|us| us < micros(settle)) => {
-                group.push(outage.clone());
-            }
-            _ => groups.push(vec![outage.clone()]),
-        }
-    }
-    let spans = groups.iter().filter_map(|group| outage::hull(group));
-    spans.max_by_key(|span| (span.upper_us.unwrap_or(i64::MAX), span.lower_us))
 }
 
 /// What was published after the fault was not published before it.
@@ -199,38 +179,5 @@ mod tests {
             ..about
         };
         assert!(!switched(&heard, later));
-    }
-
-    fn outage(from: i64, to: i64) -> Outage {
-        Outage {
-            first_failed_due: At(from),
-            last_failed_due: At(to),
-            failed: 2,
-            started_after: Some(At(from - 10)),
-            started_by: At(from + 10),
-            ended_after: At(to),
-            ended_by: Some(At(to + 20)),
-            length: Interval::new(to - from - 10, Some(to - from + 30)),
-        }
-    }
-
-    #[test]
-    fn the_longest_outage_counts_and_flapping_is_one() {
-        let settle = Duration::from_micros(1000);
-        assert_eq!(client_outage(&[], settle), None);
-        let apart = [outage(100, 500), outage(5000, 5100)];
-        assert_eq!(
-            client_outage(&apart, settle),
-            Some(Interval::new(390, Some(430)))
-        );
-        let flapping = [outage(100, 500), outage(900, 1300)];
-        assert_eq!(
-            client_outage(&flapping, settle),
-            Some(Interval::new(1190, Some(1230)))
-        );
-        let mut open = outage(5000, 5100);
-        open.ended_by = None;
-        let worst = client_outage(&[outage(100, 900), open], settle);
-        assert_eq!(worst.map(|span| span.upper_us), Some(None));
     }
 }

@@ -279,10 +279,12 @@ fn quoted(text: &str) -> String {
 
 /// Sends a line, and waits for the line that answers it.
 async fn say(console: &mut Attached, line: &str) -> Result<String, String> {
+    // What is still there belongs to an earlier question: an error is followed by an empty line.
+    while console.output.try_recv().is_ok() {}
     let sent = console.input.send(line.as_bytes().to_vec());
     sent.map_err(|_| format!("the console ended: {}", console.errors()))?;
-    let mut answer = Vec::new();
-    while !answer.contains(&b'\n') {
+    let mut answer: Vec<u8> = Vec::new();
+    while !answer.iter().any(|byte| !byte.is_ascii_whitespace()) || !answer.contains(&b'\n') {
         match console.output.recv().await {
             Some(bytes) => answer.extend(bytes),
             None => return Err(format!("the console ended: {}", console.errors())),
