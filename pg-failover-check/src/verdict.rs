@@ -1,15 +1,13 @@
 //! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above
 //! its limit.
 
-use std::time::Duration;
-
 use veza_probe::clock::At;
 use veza_probe::drill::SoFar;
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::Ledger;
-use veza_probe::outage::{self, Interval};
+use veza_probe::outage::Interval;
 use veza_probe::tenure::{self, Tenure};
-use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};
+use veza_probe::verdict::{Experiment, Gate, Judgement, Measured};
 
 use crate::cli::Args;
 use crate::observation::rivals::Asker;
@@ -29,20 +27,8 @@ pub struct Promises {
 /// What the run saw, as far as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The instance that was broken.
-    pub target: String,
-    /// Whether nothing was to be broken (`--fault none`).
-    pub control_run: bool,
-    /// Whether the fault was seen by something other than the injector.
-    pub evidence: bool,
-    /// What the injecting call said when it failed.
-    pub trouble: Option<String>,
-    /// Why the observer can't be believed.
-    pub blind: Option<String>,
-    /// The longest that a client could not write, in seconds; none when no probe failed.
-    pub outage_s: Option<Measured>,
-    /// Whether writes succeeded again and went on doing so.
-    pub service_back: bool,
+    /// What it came to as an experiment.
+    pub experiment: Experiment,
     /// From the heal until the formation was whole, in seconds.
     pub redundancy_s: Option<Measured>,
     /// Whether systemd was left to start the unit again, and then whether the monitor failed over all
@@ -62,18 +48,7 @@ pub struct Seen {
 
 impl Seen {
     /// Takes over what the client and the monitor saw.
-    fn observed(
-        &mut self,
-        observation: &Observation,
-        settle: Duration,
-        old_primary: i64,
-        healed: Option<At>,
-    ) {
-        let samples = observation.client.steady();
-        let outages = outage::outages(samples);
-        self.outage_s = outage::client_outage(&outages, settle).map(Measured::from);
-        self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
-        self.blind = observation.client.blind();
+    fn observed(&mut self, observation: &Observation, old_primary: i64, healed: Option<At>) {
         let promoted = phases::promotes(&observation.record, old_primary);
         self.restart = self.restart.map(|_| promoted);
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
@@ -95,14 +70,6 @@ impl Seen {
             tenure::writes_at_once(&tenures(rivals), &old.tenure, since)
         });
     }
-
-    /// Takes over what the fault came to.
-    fn faulted(&mut self, fault: &Fault) {
-        self.control_run = !fault.plan.kind.breaks();
-        self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
-        self.evidence = fault.evidence.is_some();
-        self.trouble.clone_from(&fault.trouble);
-    }
 }
 
 /// What a run was promised by its arguments.
@@ -116,18 +83,19 @@ pub fn promises(args: &Args) -> Promises {
 
 /// What a run saw, as far as it came.
 pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
-    let primary = so_far.found.baseline.primary();
+    let client = so_far.observation.map(|observation| &observation.client);
     let mut seen = Seen {
-        target: primary.instance.to_string(),
+        experiment: so_far.experiment(args, client),
         read_only: args.read_only,
         ..Seen::default()
     };
-    let began = so_far.healing_began();
     if let Some(fault) = so_far.fault {
-        seen.faulted(fault);
+        seen.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
         if let Some(observation) = so_far.observation {
-            seen.observed(observation, args.drill.settle, primary.node.id, began);
-            seen.asked(&observation.rivals, primary.node.id, fault, began);
+            let primary = so_far.found.baseline.primary().node.id;
+            let began = so_far.healing_began();
+            seen.observed(observation, primary, began);
+            seen.asked(&observation.rivals, primary, fault, began);
         }
     }
     seen
@@ -167,16 +135,15 @@ pub const WRITE_GATES: [(&str, &str); 3] = [
 
 /// The gates of a run.
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
-    if seen.control_run {
-        let seconds = Some(seen.outage_s.unwrap_or(Measured::exact(0.0)));
-        let title = "nothing was broken, so no probe may fail";
-        return vec![Gate::at_most("no-outage", title, 0.0, "s", seconds)];
+    let experiment = &seen.experiment;
+    if experiment.control_run {
+        return vec![experiment.no_outage()];
     }
     let rto = "time in which a client could not write";
     let redundancy = "time until the formation was whole after the heal";
     let limit_s = promises.redundancy_s;
     let mut gates = vec![
-        Gate::at_most("rto", rto, promises.rto_s, "s", seen.outage_s),
+        Gate::at_most("rto", rto, promises.rto_s, "s", experiment.outage_s),
         Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
     ];
     if !seen.read_only {
@@ -190,49 +157,14 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     gates
 }
 
-/// The verdict over what was seen; what proves nothing is never a pass.
+/// The verdict over what was seen.
 pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
-    if let Some((reason_id, reason)) = says_nothing(seen) {
-        return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
-    }
-    let mut judgement = of_gates(gates, || held(seen), RUNBOOK);
-    if judgement.verdict == Verdict::Fail && !seen.control_run && !seen.service_back {
-        let words = "; writes did not come back while they were watched";
-        judgement.reason.push_str(words);
-    }
-    judgement
-}
-
-/// Why the experiment says nothing, if it doesn't.
-fn says_nothing(seen: &Seen) -> Option<(&'static str, String)> {
-    if let Some(blind) = &seen.blind {
-        return Some(("observer-blind", blind.clone()));
-    }
-    if seen.control_run {
-        return None;
-    }
-    let target = &seen.target;
-    if !seen.evidence {
-        let trouble = seen
-            .trouble
-            .as_deref()
-            .unwrap_or("it went on answering, or nobody else did");
-        let reason = format!("no evidence that {target} was broken: {trouble}");
-        return Some(("no-evidence", reason));
-    }
-    if seen.outage_s.is_none() {
-        let reason = format!("{target} was broken, but no probe failed: the client did not use it");
-        return Some(("no-outage-seen", reason));
-    }
-    None
+    seen.experiment.judge(gates, || held(seen), RUNBOOK)
 }
 
 fn held(seen: &Seen) -> String {
     let told =
         |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| m.told("s"));
-    if seen.control_run {
-        return "nothing was broken and no probe failed".to_owned();
-    }
     let lost = match seen.lost {
         Some(0) => "; no acknowledged write was lost".to_owned(),
         Some(lost) => format!("; {lost} acknowledged writes were lost, as allowed"),
@@ -246,14 +178,16 @@ fn held(seen: &Seen) -> String {
     format!(
         "a client could not write for {} after {} {how}; the formation was whole again {} after the \
          heal{lost}",
-        told(seen.outage_s),
-        seen.target,
+        told(seen.experiment.outage_s),
+        seen.experiment.target,
         told(seen.redundancy_s)
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use veza_probe::verdict::Verdict;
+
     use super::*;
 
     const PROMISES: Promises = Promises {
@@ -271,10 +205,13 @@ mod tests {
 
     fn good() -> Seen {
         Seen {
-            target: "pgaf-primary".into(),
-            evidence: true,
-            outage_s: between(9.5, 9.6),
-            service_back: true,
+            experiment: Experiment {
+                target: "pgaf-primary".into(),
+                evidence: true,
+                outage_s: between(9.5, 9.6),
+                service_back: true,
+                ..Experiment::default()
+            },
             redundancy_s: between(7.0, 7.3),
             lost: Some(0),
             phantoms: Some(0),
@@ -297,18 +234,27 @@ mod tests {
     #[test]
     fn rto_at_below_and_above_its_limit() {
         assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
-        assert_eq!(with(|s| s.outage_s = between(59.9, 60.0)).0, Verdict::Pass);
         assert_eq!(
-            with(|s| s.outage_s = between(60.1, 60.2)),
+            with(|s| s.experiment.outage_s = between(59.9, 60.0)).0,
+            Verdict::Pass
+        );
+        assert_eq!(
+            with(|s| s.experiment.outage_s = between(60.1, 60.2)),
             (Verdict::Fail, "rto-missed".into())
         );
         assert_eq!(
-            with(|s| s.outage_s = between(59.9, 60.1)).0,
+            with(|s| s.experiment.outage_s = between(59.9, 60.1)).0,
             Verdict::Inconclusive
         );
         let open = |lower| Some(Measured { lower, upper: None });
-        assert_eq!(with(|s| s.outage_s = open(61.0)).0, Verdict::Fail);
-        assert_eq!(with(|s| s.outage_s = open(20.0)).0, Verdict::Inconclusive);
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(61.0)).0,
+            Verdict::Fail
+        );
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(20.0)).0,
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
@@ -330,7 +276,7 @@ mod tests {
         );
         assert_eq!(with(|s| s.redundancy_s = None).0, Verdict::Inconclusive);
         let both = with(|s| {
-            s.outage_s = between(70.0, 71.0);
+            s.experiment.outage_s = between(70.0, 71.0);
             s.redundancy_s = Some(Measured {
                 lower: 120.2,
                 upper: None,
@@ -402,15 +348,15 @@ mod tests {
     #[test]
     fn what_proves_nothing_is_never_a_pass() {
         assert_eq!(
-            with(|s| s.evidence = false),
+            with(|s| s.experiment.evidence = false),
             (Verdict::Inconclusive, "no-evidence".into())
         );
         assert_eq!(
-            with(|s| s.outage_s = None),
+            with(|s| s.experiment.outage_s = None),
             (Verdict::Inconclusive, "no-outage-seen".into())
         );
         assert_eq!(
-            with(|s| s.blind = Some("late".into())),
+            with(|s| s.experiment.blind = Some("late".into())),
             (Verdict::Inconclusive, "observer-blind".into())
         );
         let seen = Seen::default();
@@ -421,8 +367,8 @@ mod tests {
         assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
         // Without evidence not even a missed gate is a failure of the system.
         let missed = with(|s| {
-            s.evidence = false;
-            s.outage_s = between(70.0, 71.0);
+            s.experiment.evidence = false;
+            s.experiment.outage_s = between(70.0, 71.0);
         });
         assert_eq!(missed.0, Verdict::Inconclusive);
     }
@@ -430,9 +376,13 @@ mod tests {
     #[test]
     fn a_control_run_must_show_no_outage() {
         let control = |outage_s| {
-            let seen = Seen {
+            let experiment = Experiment {
                 control_run: true,
                 outage_s,
+                ..Experiment::default()
+            };
+            let seen = Seen {
+                experiment,
                 ..Seen::default()
             };
             judged(&seen)

@@ -41,12 +41,13 @@ use crate::clock::{At, Clock, Stop};
 use crate::environment;
 use crate::fault::{Fault, Healed, Kind, Plan};
 use crate::instance::InstanceName;
+use crate::outage;
 use crate::outpost::OUTPOST_WORD;
 use crate::pulse::Pulse;
 use crate::report::{self, Folder, Report, Untouched, keep};
 use crate::story::Story;
 use crate::undo::{self, Chore, Leash, WATCHDOG_WORD};
-use crate::verdict::{Gate, Judgement};
+use crate::verdict::{Experiment, Gate, Judgement, Measured};
 use crate::way::Way;
 
 pub use client::{Client, ClientSaw};
@@ -169,7 +170,8 @@ pub trait Check: CommandFactory + FromArgMatches + Sized {
     ) -> impl Future<Output = Result<Self::Watch, Untouched>>;
 
     /// The gates, and the verdict on them and on what was seen. Pure. What outranks every gate (a fault
-    /// that may remain, a bug, a signal, a halt) is judged elsewhere, by [`crate::verdict::Ended`].
+    /// that may remain, a bug, a signal, a halt) is judged elsewhere, by [`crate::verdict::Ended`];
+    /// [`SoFar::experiment`] knows when nothing was proven.
     fn judge(&self, so_far: &SoFar<'_, Self>) -> (Vec<Gate>, Judgement);
 
     /// Adds all that is the check's own to a report that has its system, the conditions `version` and
@@ -281,6 +283,35 @@ impl<C: Check> SoFar<'_, C> {
         let first = self.healed.and_then(|healed| healed.steps.first());
         first.map(|step| step.began)
     }
+
+    /// What it came to as an experiment, with what the client saw.
+    pub fn experiment(&self, check: &C, client: Option<&ClientSaw>) -> Experiment {
+        let mut experiment = Experiment {
+            target: broken(check, self.found),
+            ..Experiment::default()
+        };
+        let Some(fault) = self.fault else {
+            return experiment;
+        };
+        experiment.control_run = !fault.plan.kind.breaks();
+        experiment.evidence = fault.evidence.is_some();
+        experiment.trouble.clone_from(&fault.trouble);
+        if let Some(client) = client {
+            let outages = outage::outages(client.steady());
+            let longest = outage::client_outage(&outages, check.drill().settle);
+            experiment.outage_s = longest.map(Measured::from);
+            experiment.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
+            experiment.blind = client.blind();
+        }
+        experiment
+    }
+}
+
+/// The instances that are to be broken, for people.
+fn broken<C: Check>(check: &C, found: &Found<C>) -> String {
+    let broken = check.broken(found).into_iter();
+    let broken: Vec<_> = broken.map(|broken| broken.instance.to_string()).collect();
+    broken.join(", ")
 }
 
 /// The whole of a check: `main` of its program.

@@ -5,6 +5,7 @@
 //! signal as shells do it.
 
 mod ended;
+mod experiment;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use crate::clock::Signal;
 use crate::outage::Interval;
 
 pub use ended::Ended;
+pub use experiment::Experiment;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

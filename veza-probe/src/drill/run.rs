@@ -4,7 +4,7 @@ use super::injection::{inject, journal};
 use super::plan::{agreed, plan};
 use super::reports::{self, interrupted};
 use super::site::{self, Site, of_incus, of_undo};
-use super::{Check, Found, HEAL_LIMIT, SoFar, Watch};
+use super::{Check, Found, HEAL_LIMIT, SoFar, Watch, broken};
 use crate::clock::{Clock, Signal, Stop};
 use crate::fault::{self, Fault, Healed, HealedStep, Kind, Plan};
 use crate::incus::Incus;
@@ -349,11 +349,9 @@ impl<C: Check> Run<'_, C> {
         notes: Vec<String>,
     ) -> Report {
         let so_far = so_far(ready, done, observation, notes);
-        let broken = self.check.broken(&ready.found).into_iter();
-        let broken: Vec<_> = broken.map(|broken| broken.instance.to_string()).collect();
         let healed = done.healed.as_ref();
         let ended = Ended {
-            target: broken.join(", "),
+            target: broken(self.check, &ready.found),
             undone: healed.map(|healed| healed.undone() || done.rescued),
             undo_trouble: healed.map(Healed::trouble).unwrap_or_default(),
             look_now: reports::look_now(C::NAME, self.check.drill()),
