@@ -22,6 +22,28 @@ pub enum Protocol {
     /// database is in (`S`, `N`, or `E` for an error; protocol 3.0,
     /// <https://www.postgresql.org/docs/17/protocol-flow.html#PROTOCOL-FLOW-SSL>).
     Postgres,
+    /// Redis and its sentinels: `PING`, which is answered with a line whatever state the server is in: `+PONG`,
+    /// or an error such as `-NOAUTH` or `-LOADING` (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+    Redis,
+}
+
+impl Protocol {
+    /// What is sent; the first byte of the answer is the sign of life.
+    fn question(self) -> &'static [u8] {
+        match self {
+            Protocol::Postgres => &POSTGRES,
+            Protocol::Redis => b"PING\r\n",
+        }
+    }
+
+    /// The answer for people.
+    fn told(self, byte: char) -> String {
+        let shown = byte.escape_default();
+        match self {
+            Protocol::Postgres => format!("'{shown}' to the request for TLS"),
+            Protocol::Redis => format!("'{shown}' to PING"),
+        }
+    }
 }
 
 /// A server that can be asked. Plain data: whoever heals can ask, too.
@@ -50,11 +72,14 @@ impl Pulse {
     /// # Errors
     /// What happened instead of an answer within `limit`.
     pub async fn ask(&self, way: &Way, limit: Duration) -> Result<String, String> {
-        let asked = match self.protocol {
-            Protocol::Postgres => within(limit, postgres(way, self.address)).await,
-        };
+        let asked = within(
+            limit,
+            first_byte(way, self.address, self.protocol.question()),
+        )
+        .await;
         let answered = asked.map_err(|elapsed| elapsed.to_string())?;
-        answered.map_err(|error| error.to_string())
+        let byte = answered.map_err(|error| error.to_string())?;
+        Ok(self.protocol.told(char::from(byte)))
     }
 
     /// Asks once as whoever heals can: from here, or with bash from inside the instance that was named.
@@ -77,16 +102,18 @@ impl Pulse {
             self.address.ip().to_string(),
             self.address.port().to_string(),
         );
-        let question = match self.protocol {
-            Protocol::Postgres => POSTGRES.map(|byte| format!("\\{byte:03o}")).concat(),
-        };
+        let octal = |byte: &u8| format!("\\{byte:03o}");
+        let question: String = self.protocol.question().iter().map(octal).collect();
         let script =
             format!("exec 3<>/dev/tcp/$0/$1 && printf '{question}' >&3 && head --bytes=1 <&3");
         let argv = ["bash", "-c", &script, &ip, &port];
         let done = incus.exec(instance, &argv, limit).await;
         let done = done.map_err(|error| error.to_string())?;
         match done.stdout.chars().next() {
-            Some(byte) => Ok(format!("{}, asked from {instance}", told(byte))),
+            Some(byte) => Ok(format!(
+                "{}, asked from {instance}",
+                self.protocol.told(byte)
+            )),
             None if [124, 137].contains(&done.code) => {
                 let limit_s = limit.as_secs_f64();
                 Err(format!(
@@ -101,16 +128,11 @@ impl Pulse {
 /// The request for TLS: length 8, then the code 80877103.
 const POSTGRES: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-async fn postgres(way: &Way, address: SocketAddr) -> std::io::Result<String> {
+/// Sends a question and waits for the first byte of an answer.
+async fn first_byte(way: &Way, address: SocketAddr, question: &[u8]) -> std::io::Result<u8> {
     let mut stream = way.dial(address, &Options::default()).await?;
-    stream.write_all(&POSTGRES).await?;
-    let byte = stream.read_u8().await?;
-    Ok(told(char::from(byte)))
-}
-
-fn told(byte: char) -> String {
-    let shown = byte.escape_default();
-    format!("'{shown}' to the request for TLS")
+    stream.write_all(question).await?;
+    stream.read_u8().await
 }
 
 #[cfg(test)]
@@ -150,6 +172,22 @@ mod tests {
             answer = asked.ask(&Way::Here, LIMIT) => Some(answer),
         };
         assert_eq!(answer, Some(Ok("'N' to the request for TLS".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn redis_is_asked_with_a_ping_and_an_error_is_an_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut asked = pulse(listener.local_addr().unwrap());
+        asked.protocol = Protocol::Redis;
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = [0; 6];
+            stream.read_exact(&mut question).await.unwrap();
+            assert_eq!(&question, b"PING\r\n");
+            stream.write_all(b"-NOAUTH\r\n").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asked.ask(&Way::Here, LIMIT), server);
+        assert_eq!(answer, Ok("'-' to PING".to_owned()));
     }
 
     #[tokio::test]

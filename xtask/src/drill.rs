@@ -32,7 +32,7 @@ pub struct Check {
 
 /// Every check, in the order of the drill. `cargo xtask test` takes from here which groups a
 /// package's lab tests need.
-pub const CHECKS: [Check; 2] = [
+pub const CHECKS: [Check; 3] = [
     Check {
         name: "pg-failover-check",
         groups: &["postgres"],
@@ -41,6 +41,11 @@ pub const CHECKS: [Check; 2] = [
     Check {
         name: "pgbouncer-load",
         groups: &["postgres", "pgbouncer"],
+        also: &[],
+    },
+    Check {
+        name: "redis-sentinel-check",
+        groups: &["redis"],
         also: &[],
     },
 ];

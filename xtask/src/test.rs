@@ -311,7 +311,8 @@ mod tests {
         let all = ["pg-failover-check", "pgbouncer-load", "pgbouncer-follow"];
         assert_eq!(names("postgres"), all);
         assert_eq!(names("pgbouncer"), all);
-        assert_eq!(names("redis"), ["reference-backend"]);
+        let redis = ["redis-sentinel-check", "reference-backend"];
+        assert_eq!(names("redis"), redis);
         assert_eq!(names("monitoring"), ["reference-backend"]);
         assert_eq!(names("another"), Vec::<&str>::new());
         let known = ["monitoring", "pgbouncer", "postgres", "redis"];

@@ -1,0 +1,357 @@
+//! What is there before anything is touched: sentinels that agree, replicas in step, a master that would come
+//! back with its data, timers that can meet the promise. Anything else ends the check here.
+
+pub mod sentinels;
+pub mod data;
+pub mod group;
+pub mod feasibility;
+pub mod history;
+
+use std::time::Duration;
+
+use veza_probe::clock::{self, Clock};
+use veza_probe::drill::Site;
+use veza_probe::fault::Kind;
+use veza_probe::incus::Status;
+use veza_probe::instance::{self, InstanceName};
+use veza_probe::report::{Condition, Untouched};
+use veza_probe::story::Story;
+use veza_probe::verdict::{Judgement, Verdict};
+
+use crate::cli::Args;
+use crate::targets::connection::{Error, Link, Server};
+use crate::targets::{Targets, locate};
+use data::State;
+use feasibility::{Feasible, Timers};
+use group::{Eyes, LIMIT, Place};
+use sentinels::{Announced, Trouble, View};
+
+/// How long a group that is not whole at first is asked again: a replica acknowledges once a second.
+const WHOLE_LIMIT: Duration = Duration::from_secs(3);
+
+/// A server with its place in Incus and on the network.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name, for people: the instance's.
+    pub name: String,
+    /// The instance it runs in.
+    pub instance: InstanceName,
+    /// How it is announced, and where it is reached.
+    pub place: Place,
+    /// What it said of itself.
+    pub state: State,
+}
+
+/// What was found.
+pub struct Baseline {
+    /// All servers, the master first.
+    pub members: Vec<Member>,
+    /// The instances that sentinels run in.
+    pub sentinel_instances: Vec<InstanceName>,
+    /// What the live timers can promise.
+    pub feasible: Feasible,
+    /// What has to be equal for two runs to be comparable.
+    pub conditions: Vec<Condition>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+impl Baseline {
+    /// The master.
+    pub fn master(&self) -> Option<&Member> {
+        self.members.first()
+    }
+
+    /// Its replicas: control members of the fault's evidence.
+    pub fn replicas(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().skip(1)
+    }
+
+    /// All servers, and how they are reached.
+    pub fn places(&self) -> Vec<Place> {
+        self.members.iter().map(|m| m.place.clone()).collect()
+    }
+}
+
+/// Measures; the cheapest refusals first.
+///
+/// # Errors
+/// Refused, with the reason.
+pub async fn measure(
+    args: &Args,
+    clock: &Clock,
+    site: &Site,
+    targets: &Targets,
+    story: &Story,
+) -> Result<Baseline, Untouched> {
+    let sentinels = (targets.sentinels.as_slice(), &targets.sentinel_login);
+    let mut eyes = Eyes::new(sentinels, (&[], &targets.login), &args.master);
+    let views = eyes
+        .views()
+        .await
+        .map_err(|(name, e)| unanswered("sentinel", &name, &e))?;
+    let named: Vec<_> = views
+        .iter()
+        .map(|(name, view)| (name.as_str(), view))
+        .collect();
+    let at = sentinels::agreed(&named).map_err(of_trouble)?.clone();
+    let Some(view) = views.first().map(|(_, view)| view.clone()) else {
+        return Err(refused("sentinel-unreachable", "no sentinel answers"));
+    };
+    story.say(&format!(
+        "{} sentinels agree: {}:{} is the master",
+        views.len(),
+        at.0,
+        at.1
+    ));
+    let feasible = feasible(args, &view)?;
+    let placed = place(args, site, &at, &view).await?;
+    let members = whole(clock, args, targets, placed).await?;
+    let mut notes: Vec<String> = feasible.warning().into_iter().collect();
+    notes.extend(persistent(targets, &members).await?);
+    notes.extend(barred(&view));
+    let sentinel_instances = instances_of(site, targets);
+    let settled = settled(args, site, &view, &sentinel_instances, story).await?;
+    notes.extend(settled);
+    story.say(&format!(
+        "the group is whole: {} servers in step",
+        members.len()
+    ));
+    Ok(Baseline {
+        conditions: conditions(&members, &view),
+        members,
+        sentinel_instances,
+        feasible,
+        notes,
+    })
+}
+
+fn feasible(args: &Args, view: &View) -> Result<Feasible, Untouched> {
+    let timers = Timers {
+        down_after_s: view.down_after_ms as f64 / 1e3,
+        failover_timeout_s: view.failover_timeout_ms as f64 / 1e3,
+    };
+    let feasible = feasibility::judge(timers, &args.fault, args.rto_target);
+    // A restart does not go through the sentinels' timers, and nothing goes through none.
+    let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_) | Kind::None);
+    match feasible.refusal() {
+        Some(reason) if judged => {
+            let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
+            let judgement = Judgement::new(Verdict::Refused, "target-infeasible", reason, next);
+            let mut untouched = Untouched::from(judgement);
+            untouched.feasibility.clone_from(&feasible.sums);
+            Err(untouched)
+        }
+        _ => Ok(feasible),
+    }
+}
+
+/// Where each server is, the master first: its address, and the instance that has it.
+async fn place(
+    args: &Args,
+    site: &Site,
+    master: &Announced,
+    view: &View,
+) -> Result<Vec<(InstanceName, Place)>, Untouched> {
+    let known: Vec<_> = site
+        .instances
+        .iter()
+        .map(|i| (i.name.clone(), i.ipv4()))
+        .collect();
+    let replicas = view.replicas.iter().map(|peer| &peer.at);
+    let mut placed = Vec::new();
+    for announced in [master].into_iter().chain(replicas) {
+        let (host, port) = announced;
+        let address = locate(host, *port, &site.instances).await;
+        let address = address.map_err(|e| refused("server-address-unknown", e.to_string()))?;
+        let std::net::IpAddr::V4(ip) = address.ip() else {
+            let words = format!("{host} has no IPv4 address");
+            return Err(refused("server-address-unknown", words));
+        };
+        let chosen = args.chosen_instance(host);
+        let instance = instance::of_node(host, host, ip, &known, chosen)
+            .map_err(|e| refused("server-instance-unknown", e.to_string()))?;
+        let running = site.instances.iter().find(|i| i.name == instance);
+        if running.is_none_or(|i| i.status != Status::Running) {
+            let words = format!("{host} runs in {instance}, which is not running");
+            return Err(refused("instance-not-running", words));
+        }
+        let server = Server {
+            name: instance.to_string(),
+            address,
+        };
+        let announced = announced.clone();
+        placed.push((instance, Place { announced, server }));
+    }
+    Ok(placed)
+}
+
+/// Waits, not for long, until everyone says that the group is whole.
+async fn whole(
+    clock: &Clock,
+    args: &Args,
+    targets: &Targets,
+    placed: Vec<(InstanceName, Place)>,
+) -> Result<Vec<Member>, Untouched> {
+    let places: Vec<Place> = placed.iter().map(|(_, place)| place.clone()).collect();
+    for place in &places {
+        let opened = Link::open(&place.server, &targets.login, LIMIT).await;
+        opened.map_err(|error| unanswered("server", &place.server.name, &error))?;
+    }
+    let sentinels = (targets.sentinels.as_slice(), &targets.sentinel_login);
+    let mut eyes = Eyes::new(sentinels, (&places, &targets.login), &args.master);
+    let deadline = clock.at().plus(WHOLE_LIMIT);
+    let look = loop {
+        let look = eyes.look().await;
+        match look.whole() {
+            Ok(_) => break look,
+            Err(trouble) if clock.at() >= deadline => return Err(of_trouble(trouble)),
+            Err(_) => clock::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    let states = look
+        .servers
+        .into_iter()
+        .filter_map(|(_, _, state)| state.ok());
+    let member = |((instance, place), state): ((InstanceName, Place), State)| Member {
+        name: instance.to_string(),
+        instance,
+        place,
+        state,
+    };
+    Ok(placed.into_iter().zip(states).map(member).collect())
+}
+
+/// Whether a master that is started again at once would have its data; one that comes back empty makes its
+/// replicas empty, too.
+async fn persistent(targets: &Targets, members: &[Member]) -> Result<Vec<String>, Untouched> {
+    let mut notes = Vec::new();
+    for member in members.iter().filter(|member| !member.state.append_only) {
+        let name = &member.name;
+        let snapshots = async {
+            let mut link = Link::open(&member.place.server, &targets.login, LIMIT).await?;
+            data::snapshots(&mut link).await
+        };
+        let words = match snapshots.await {
+            Ok(save) if !save.is_empty() => {
+                notes.push(format!(
+                    "{name} keeps snapshots only (save {save}): started again, it lacks what was written since"
+                ));
+                continue;
+            }
+            Ok(_) => "it keeps neither an append-only file nor snapshots".to_owned(),
+            Err(error) => format!("it keeps no append-only file, and {error}"),
+        };
+        let words = format!(
+            "{name} may come back empty, and its replicas would be emptied with it: {words}"
+        );
+        return Err(refused("no-persistence", words));
+    }
+    Ok(notes)
+}
+
+/// What bars every replica from promotion: a failover can't succeed then. That is for the drill to show.
+fn barred(view: &View) -> Option<String> {
+    let barred = view
+        .replicas
+        .iter()
+        .all(|replica| replica.priority == Some(0));
+    barred.then(|| "no replica may be promoted: all have replica-priority 0".to_owned())
+}
+
+/// The instances that the sentinels run in.
+fn instances_of(site: &Site, targets: &Targets) -> Vec<InstanceName> {
+    let has = |server: &Server| {
+        let found = site.instances.iter().find(|instance| {
+            let mut own = instance.ipv4().into_iter();
+            own.any(|ip| server.address.ip() == ip)
+        });
+        found.map(|instance| instance.name.clone())
+    };
+    targets.sentinels.iter().filter_map(has).collect()
+}
+
+/// Makes sure that the sentinels would not wait because of an earlier failover; waits for it where asked to.
+async fn settled(
+    args: &Args,
+    site: &Site,
+    view: &View,
+    instances: &[InstanceName],
+    story: &Story,
+) -> Result<Option<String>, Untouched> {
+    let wait_s = 2.0 * view.failover_timeout_ms as f64 / 1e3;
+    let mut unread = None;
+    let mut rest_s: f64 = 0.0;
+    for instance in instances {
+        match history::last_try_s(&site.incus, instance, &args.sentinel_unit).await {
+            Ok(Some(ago_s)) => rest_s = rest_s.max(wait_s - ago_s + 1.0),
+            Ok(None) => {}
+            Err(words) => unread = Some(words),
+        }
+    }
+    if let Some(words) = &unread {
+        rest_s = wait_s;
+        if !args.settle_failover {
+            let words = format!("whether a failover was tried just now can't be told: {words}");
+            let next = format!("the same command with --settle-failover: it waits {wait_s:.0} s");
+            let id = "failover-history-unreadable";
+            return Err(Judgement::new(Verdict::Refused, id, words, next).into());
+        }
+    }
+    if rest_s <= 0.0 {
+        return Ok(None);
+    }
+    if !args.settle_failover {
+        let words = format!(
+            "a failover was tried so recently that the sentinels would not begin another one for {rest_s:.0} s \
+             (2 × failover-timeout)"
+        );
+        let next = "wait, or the same command with --settle-failover";
+        return Err(Judgement::new(Verdict::Refused, "failover-too-recent", words, next).into());
+    }
+    story.say(&format!(
+        "waiting {rest_s:.0} s until the sentinels would fail over again"
+    ));
+    clock::sleep(Duration::from_secs_f64(rest_s)).await;
+    Ok(unread.map(|words| format!("waited {wait_s:.0} s before the drill: {words}")))
+}
+
+fn conditions(members: &[Member], view: &View) -> Vec<Condition> {
+    let condition = |name: &str, value: String| Condition {
+        name: name.to_owned(),
+        value,
+    };
+    let versions = members
+        .iter()
+        .map(|m| format!("{} {}", m.name, m.state.version));
+    vec![
+        condition("Redis", versions.collect::<Vec<_>>().join(", ")),
+        condition("down-after", format!("{} ms", view.down_after_ms)),
+        condition(
+            "failover-timeout",
+            format!("{} ms", view.failover_timeout_ms),
+        ),
+        condition("parallel-syncs", view.parallel_syncs.to_string()),
+        condition("quorum", view.quorum.to_string()),
+    ]
+}
+
+/// A refusal that tells a person where to look.
+pub fn refused(reason_id: &str, reason: impl Into<String>) -> Untouched {
+    let next = "see docs/runbooks/redis-sentinel-check.md";
+    Judgement::new(Verdict::Refused, reason_id, reason, next).into()
+}
+
+fn of_trouble(trouble: Trouble) -> Untouched {
+    refused(trouble.reason_id, trouble.words)
+}
+
+/// A sentinel or server that gives no answer: what that comes to.
+fn unanswered(kind: &str, name: &str, error: &Error) -> Untouched {
+    let what = match error {
+        Error::Credentials { .. } => "credentials-refused",
+        Error::Said { .. } => "refused",
+        Error::Unreachable { .. } | Error::Lost { .. } => "unreachable",
+    };
+    refused(&format!("{kind}-{what}"), format!("{kind} {name}: {error}"))
+}

@@ -1,0 +1,404 @@
+//! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above its limit.
+
+use std::time::Duration;
+
+use veza_probe::clock::At;
+use veza_probe::drill::SoFar;
+use veza_probe::fault::{Fault, Kind};
+use veza_probe::outage::{self, Interval};
+use veza_probe::tenure::{self, Answer, Asked, Tenure};
+use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};
+
+use crate::cli::Args;
+use crate::observation::phases::{self, About};
+use crate::observation::{Observation, writer::Ledgers};
+
+/// The promises of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Promises {
+    /// The longest that a client may be unable to write, in seconds.
+    pub rto_s: f64,
+    /// The longest until the group is whole after the heal, in seconds.
+    pub redundancy_s: f64,
+    /// How many writes that every replica had confirmed may be missing at the end.
+    pub lost_writes: u64,
+}
+
+/// What the run saw, as far as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The instance that was broken.
+    pub target: String,
+    /// Whether nothing was to be broken (`--fault none`).
+    pub control_run: bool,
+    /// Whether the fault was seen by something other than the injector.
+    pub evidence: bool,
+    /// What the injecting call said when it failed.
+    pub trouble: Option<String>,
+    /// Why the observer can't be believed.
+    pub blind: Option<String>,
+    /// The longest that a client could not write, in seconds; none when no probe failed.
+    pub outage_s: Option<Measured>,
+    /// Whether writes succeeded again and went on doing so.
+    pub service_back: bool,
+    /// From the heal until the group was whole, in seconds.
+    pub redundancy_s: Option<Measured>,
+    /// Whether systemd was left to start the unit again, and then whether the sentinels failed over all the
+    /// same.
+    pub restart: Option<bool>,
+    /// How many writes that every replica had confirmed are not there at the end; none when that is not known.
+    pub lost: Option<u64>,
+    /// How many writes that were acknowledged, confirmed or not, are not there.
+    pub lost_plain: Option<u64>,
+    /// How many writes were refused and are there.
+    pub phantoms: Option<u64>,
+    /// How many writes one server acknowledged while another one did, too; none when the old master could not
+    /// be asked.
+    pub two_primaries: Option<u64>,
+}
+
+impl Seen {
+    /// Takes over what client, sentinels and servers saw.
+    fn observed(&mut self, observation: &Observation, settle: Duration, about: About) {
+        let outages = outage::outages(observation.client.steady());
+        self.outage_s = outage::client_outage(&outages, settle).map(in_seconds);
+        self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
+        self.blind = observation.client.blind();
+        let switched = phases::switched(&observation.heard.said, about);
+        self.restart = self.restart.map(|_| switched);
+        self.redundancy_s = about
+            .healed
+            .and_then(|healed| redundancy(observation, healed));
+        self.wrote(observation.ledgers.as_ref());
+    }
+
+    /// Takes over what became of the writes. Where nothing was confirmed, nothing can be lost.
+    fn wrote(&mut self, ledgers: Option<&Ledgers>) {
+        let proven = ledgers.filter(|ledgers| ledgers.all.proves_something());
+        self.lost = proven.map(|ledgers| ledgers.all.lost_count());
+        self.lost_plain = proven.map(|ledgers| ledgers.plain.lost_count());
+        let phantoms = |ledgers: &Ledgers| ledgers.plain.phantom_count();
+        self.phantoms = proven.map(phantoms);
+    }
+
+    /// Takes over who took writes when. The old master must have been asked since the fault: while it was cut
+    /// off, where that was the fault, as that is when it could have gone on by itself.
+    fn asked(&mut self, rivals: &[Tenure], old: &str, fault: &Fault, healed: Option<At>) {
+        let cut = fault.plan.kind == Kind::Partition;
+        let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
+        let answered = |asked: &Asked| {
+            asked.answer != Answer::Unasked && asked.began >= fault.called && asked.ended <= until
+        };
+        let old = rivals.iter().find(|tenure| tenure.node == old);
+        if old.is_some_and(|tenure| tenure.asked.iter().any(answered)) {
+            let overlaps = tenure::overlaps(rivals);
+            let writes = overlaps.iter().map(|overlap| overlap.writes as u64);
+            self.two_primaries = Some(writes.sum());
+        }
+    }
+
+    /// Takes over what the fault came to.
+    fn faulted(&mut self, fault: &Fault) {
+        self.control_run = !fault.plan.kind.breaks();
+        self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
+        self.evidence = fault.evidence.is_some();
+        self.trouble.clone_from(&fault.trouble);
+    }
+}
+
+/// What a run was promised by its arguments.
+pub fn promises(args: &Args) -> Promises {
+    Promises {
+        rto_s: args.rto_target.as_secs_f64(),
+        redundancy_s: args.redundancy_target.as_secs_f64(),
+        lost_writes: args.max_lost_writes,
+    }
+}
+
+/// What a run saw, as far as it came.
+pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
+    let mut seen = Seen::default();
+    let Some(master) = so_far.found.baseline.master() else {
+        return seen;
+    };
+    seen.target = master.instance.to_string();
+    if let Some(fault) = so_far.fault {
+        seen.faulted(fault);
+        if let Some(observation) = so_far.observation {
+            let about = About {
+                master: &args.master,
+                zero: fault.called,
+                healed: so_far.healing_began(),
+            };
+            seen.observed(observation, args.drill.settle, about);
+            seen.asked(&observation.rivals, &master.name, fault, about.healed);
+        }
+    }
+    seen
+}
+
+fn in_seconds(span: Interval) -> Measured {
+    let seconds = |us: i64| us as f64 / 1e6;
+    Measured {
+        lower: seconds(span.lower_us),
+        upper: span.upper_us.map(seconds),
+    }
+}
+
+/// From the heal until the group was whole; none when it was not looked at since.
+fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
+    let (missing, whole) = observation.record.whole_again(healed);
+    let lower_us = missing.map_or(0, |look| look.asked.us_since(healed));
+    let upper_us = whole.map(|look| look.answered.us_since(healed));
+    (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
+}
+
+const RUNBOOK: &str = "see docs/runbooks/redis-sentinel-check.md";
+
+/// The gates of a run.
+pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
+    if seen.control_run {
+        let seconds = Some(seen.outage_s.unwrap_or(Measured::exact(0.0)));
+        let title = "nothing was broken, so no probe may fail";
+        return vec![Gate::at_most("no-outage", title, 0.0, "s", seconds)];
+    }
+    let rto = "time in which a client could not write";
+    let redundancy = "time until the group was whole after the heal";
+    let limit_s = promises.redundancy_s;
+    let writes = |id: &str, title: &str, limit: u64, count: Option<u64>| {
+        let count = count.map(|count| Measured::exact(count as f64));
+        Gate::at_most(id, title, limit as f64, "writes", count)
+    };
+    let lost = "writes that every replica had confirmed and that are not there at the end";
+    let phantoms = "refused writes that are there";
+    let two = "writes that one server took while another one did, too";
+    vec![
+        Gate::at_most("rto", rto, promises.rto_s, "s", seen.outage_s),
+        Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
+        writes("lost-writes", lost, promises.lost_writes, seen.lost),
+        writes("phantom-writes", phantoms, 0, seen.phantoms),
+        writes("two-primaries", two, 0, seen.two_primaries),
+    ]
+}
+
+/// The verdict over what was seen; what proves nothing is never a pass.
+pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
+    if let Some((reason_id, reason)) = says_nothing(seen) {
+        return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
+    }
+    let mut judgement = of_gates(gates, || held(seen), RUNBOOK);
+    if judgement.verdict == Verdict::Fail && !seen.control_run && !seen.service_back {
+        let words = "; writes did not come back while they were watched";
+        judgement.reason.push_str(words);
+    }
+    judgement
+}
+
+/// Why the experiment says nothing, if it doesn't.
+fn says_nothing(seen: &Seen) -> Option<(&'static str, String)> {
+    if let Some(blind) = &seen.blind {
+        return Some(("observer-blind", blind.clone()));
+    }
+    if seen.control_run {
+        return None;
+    }
+    let target = &seen.target;
+    if !seen.evidence {
+        let trouble = seen
+            .trouble
+            .as_deref()
+            .unwrap_or("it went on answering, or nobody else did");
+        let reason = format!("no evidence that {target} was broken: {trouble}");
+        return Some(("no-evidence", reason));
+    }
+    if seen.outage_s.is_none() {
+        let reason = format!("{target} was broken, but no probe failed: the client did not use it");
+        return Some(("no-outage-seen", reason));
+    }
+    None
+}
+
+fn held(seen: &Seen) -> String {
+    let told =
+        |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| m.told("s"));
+    if seen.control_run {
+        return "nothing was broken and no probe failed".to_owned();
+    }
+    let lost = match seen.lost {
+        Some(0) => "; no write that every replica had confirmed was lost".to_owned(),
+        Some(lost) => {
+            format!("; {lost} writes that every replica had confirmed were lost, as allowed")
+        }
+        None => String::new(),
+    };
+    let plain = match seen.lost_plain {
+        Some(plain) if plain > 0 => {
+            format!(", and {plain} that were only acknowledged, of which Sentinel promises nothing")
+        }
+        _ => String::new(),
+    };
+    let how = match seen.restart {
+        None => "was broken",
+        Some(false) => "was killed and restarted by systemd, without a failover",
+        Some(true) => "was killed and restarted by systemd; the sentinels failed over all the same",
+    };
+    format!(
+        "a client could not write for {} after {} {how}; the group was whole again {} after the heal{lost}\
+         {plain}",
+        told(seen.outage_s),
+        seen.target,
+        told(seen.redundancy_s)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMISES: Promises = Promises {
+        rto_s: 30.0,
+        redundancy_s: 120.0,
+        lost_writes: 0,
+    };
+
+    fn between(lower: f64, upper: f64) -> Option<Measured> {
+        Some(Measured {
+            lower,
+            upper: Some(upper),
+        })
+    }
+
+    fn good() -> Seen {
+        Seen {
+            target: "redis-1".into(),
+            evidence: true,
+            outage_s: between(2.5, 2.6),
+            service_back: true,
+            redundancy_s: between(7.0, 7.3),
+            lost: Some(0),
+            lost_plain: Some(0),
+            phantoms: Some(0),
+            two_primaries: Some(0),
+            ..Seen::default()
+        }
+    }
+
+    fn judged(seen: &Seen) -> (Verdict, String) {
+        let judgement = judge(seen, &gates(seen, &PROMISES));
+        (judgement.verdict, judgement.reason_id)
+    }
+
+    fn with(change: impl FnOnce(&mut Seen)) -> (Verdict, String) {
+        let mut seen = good();
+        change(&mut seen);
+        judged(&seen)
+    }
+
+    #[test]
+    fn rto_at_below_and_above_its_limit() {
+        assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
+        assert_eq!(with(|s| s.outage_s = between(29.9, 30.0)).0, Verdict::Pass);
+        let missed = with(|s| s.outage_s = between(30.1, 30.2));
+        assert_eq!(missed, (Verdict::Fail, "rto-missed".into()));
+        let unclear = with(|s| s.outage_s = between(29.9, 30.1));
+        assert_eq!(unclear.0, Verdict::Inconclusive);
+        let open = |lower| Some(Measured { lower, upper: None });
+        assert_eq!(with(|s| s.outage_s = open(31.0)).0, Verdict::Fail);
+        assert_eq!(with(|s| s.outage_s = open(20.0)).0, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn redundancy_at_below_and_above_its_limit() {
+        let held = with(|s| s.redundancy_s = between(119.0, 120.0));
+        assert_eq!(held.0, Verdict::Pass);
+        let missed = with(|s| s.redundancy_s = between(120.2, 121.0));
+        assert_eq!(missed, (Verdict::Fail, "redundancy-missed".into()));
+        let unclear = with(|s| s.redundancy_s = between(119.9, 120.1));
+        assert_eq!(unclear.0, Verdict::Inconclusive);
+        assert_eq!(with(|s| s.redundancy_s = None).0, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn lost_phantom_and_rival_writes_at_and_above_their_limits() {
+        type Change = fn(&mut Seen, Option<u64>);
+        let cases: [(Change, &str); 3] = [
+            (|s, n| s.lost = n, "lost-writes-missed"),
+            (|s, n| s.phantoms = n, "phantom-writes-missed"),
+            (|s, n| s.two_primaries = n, "two-primaries-missed"),
+        ];
+        for (change, reason_id) in cases {
+            assert_eq!(with(|s| change(s, Some(0))).0, Verdict::Pass);
+            let missed = with(|s| change(s, Some(1)));
+            assert_eq!(missed, (Verdict::Fail, reason_id.into()));
+            // Not known is never held.
+            assert_eq!(with(|s| change(s, None)).0, Verdict::Inconclusive);
+        }
+        let seen = Seen {
+            lost: Some(3),
+            ..good()
+        };
+        let allow = |lost_writes| Promises {
+            lost_writes,
+            ..PROMISES
+        };
+        assert_eq!(
+            judge(&seen, &gates(&seen, &allow(3))).verdict,
+            Verdict::Pass
+        );
+        assert_eq!(
+            judge(&seen, &gates(&seen, &allow(2))).verdict,
+            Verdict::Fail
+        );
+    }
+
+    #[test]
+    fn writes_that_were_only_acknowledged_are_told_and_not_judged() {
+        let seen = Seen {
+            lost_plain: Some(4),
+            ..good()
+        };
+        let judgement = judge(&seen, &gates(&seen, &PROMISES));
+        assert_eq!(judgement.verdict, Verdict::Pass);
+        assert!(judgement.reason.contains("4 that were only acknowledged"));
+    }
+
+    #[test]
+    fn a_restart_is_not_told_as_a_failover() {
+        let reason = |restart| {
+            let seen = Seen { restart, ..good() };
+            judge(&seen, &gates(&seen, &PROMISES)).reason
+        };
+        assert!(!reason(None).contains("restarted"));
+        assert!(reason(Some(false)).contains("without a failover"));
+        assert!(reason(Some(true)).contains("failed over all the same"));
+    }
+
+    #[test]
+    fn what_proves_nothing_is_never_a_pass() {
+        let no_evidence = with(|s| s.evidence = false);
+        assert_eq!(no_evidence, (Verdict::Inconclusive, "no-evidence".into()));
+        let no_outage = with(|s| s.outage_s = None);
+        assert_eq!(no_outage, (Verdict::Inconclusive, "no-outage-seen".into()));
+        let blind = with(|s| s.blind = Some("late".into()));
+        assert_eq!(blind, (Verdict::Inconclusive, "observer-blind".into()));
+        assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
+        assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_control_run_must_show_no_outage() {
+        let control = |outage_s| {
+            judged(&Seen {
+                control_run: true,
+                outage_s,
+                ..Seen::default()
+            })
+        };
+        assert_eq!(control(None).0, Verdict::Pass);
+        assert_eq!(
+            control(between(0.1, 0.2)),
+            (Verdict::Fail, "no-outage-missed".into())
+        );
+        assert_eq!(control(between(0.0, 0.05)).0, Verdict::Inconclusive);
+    }
+}
