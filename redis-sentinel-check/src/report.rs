@@ -4,9 +4,9 @@ use veza_probe::clock::At;
 use veza_probe::drill::{Found, SoFar};
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::{Ledger, told};
-use veza_probe::outage::{self, Between, Phase};
+use veza_probe::outage::{self, Phase};
 use veza_probe::report::{Event, Report, Table, probe_runs};
-use veza_probe::tenure::{self, Answer, Fenced, Tenure};
+use veza_probe::tenure::{self, Answer, Tenure};
 
 use crate::baseline::Baseline;
 use crate::baseline::data::State;
@@ -116,7 +116,9 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
         // Of a server that went on by itself; one that was held still could take nothing.
         if fault.plan.kind == Kind::Partition {
-            report.notes.extend(margin(phase.as_ref(), promoted));
+            let margin = phase.as_ref().zip(promoted);
+            let margin = margin.map(|(phase, promoted)| tenure::margin(phase, promoted, "master"));
+            report.notes.extend(margin);
         }
         report.phases.extend(phase);
         report.phases.sort_by_key(|phase| phase.at.latest);
@@ -206,38 +208,7 @@ fn fenced(
     let Some(old) = old.filter(|_| lives) else {
         return (None, None);
     };
-    match tenure::fenced(old, fault.called) {
-        Fenced::Between { earliest, latest } => {
-            let phase = Phase {
-                name: "fenced".to_owned(),
-                at: Between { earliest, latest },
-                source: format!("{name} itself, asked to take a write"),
-            };
-            (Some(phase), None)
-        }
-        Fenced::No { last_seen } => {
-            let seconds = last_seen.us_since(fault.called) as f64 / 1e6;
-            let note = format!(
-                "{name} was not seen to fence itself: {seconds:.2} s after the fault it still might have \
-                 taken a write"
-            );
-            (None, Some(note))
-        }
-        Fenced::Unseen => (None, None),
-    }
-}
-
-/// How long before the promotion the old master had fenced itself: what it acknowledged until then is lost,
-/// and the margin keeps two masters apart.
-fn margin(fenced: Option<&Phase>, promoted: Option<&Phase>) -> Option<String> {
-    let (fenced, promoted) = (fenced?, promoted?);
-    let margin_s = promoted.at.earliest.us_since(fenced.at.latest) as f64 / 1e6;
-    Some(if margin_s >= 0.0 {
-        format!("the old master had fenced itself at least {margin_s:.2} s before the promotion")
-    } else {
-        let late_s = -margin_s;
-        format!("the old master was seen fenced only {late_s:.2} s after the promotion")
-    })
+    tenure::fenced_phase(old, fault.called)
 }
 
 /// What the sentinels published and what this tool did, in order.

@@ -71,6 +71,7 @@ async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
         assert!(!all.contains("hunter2"));
     }
     let set = "sentinel set veza down-after-milliseconds";
+    let down_after = lab.down_after_ms(&master).await;
     for node in [&master, &others[0], &others[1]] {
         lab.redis(node, 26_379, &format!("{set} 30000")).await;
     }
@@ -80,7 +81,8 @@ async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
         ran.says(word);
     }
     for node in [&master, &others[0], &others[1]] {
-        lab.redis(node, 26_379, &format!("{set} 1000")).await;
+        lab.redis(node, 26_379, &format!("{set} {down_after}"))
+            .await;
     }
     lab.redis(&master, 6379, "config set appendonly no").await;
     lab.run(&[]).came_to(1, "refused", "no-persistence");
