@@ -8,8 +8,8 @@ use veza_probe::outage::{self, Phase};
 use veza_probe::report::{Event, Report, Table, probe_runs};
 use veza_probe::tenure::{self, Answer, Tenure};
 
-use crate::baseline::Baseline;
 use crate::baseline::data::State;
+use crate::baseline::{Baseline, Member};
 use crate::cli::Args;
 use crate::observation::phases::{self, About};
 use crate::observation::{ACTION, Observation, writer};
@@ -39,6 +39,16 @@ fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
         "vantage",
         "the host of this tool, directly to sentinels and servers",
     );
+    let delay = |member: &Member| {
+        let ms = member.path_us.map(|us| format!("{:.2}", us as f64 / 1e3));
+        format!(
+            "{} {} ms",
+            member.name,
+            ms.unwrap_or_else(|| "?".to_owned())
+        )
+    };
+    let delays: Vec<_> = baseline.members.iter().map(delay).collect();
+    report.condition("TCP handshake", delays.join(", "));
     let sentinels = found.targets.sentinels.iter().map(ToString::to_string);
     report.condition("sentinels", sentinels.collect::<Vec<_>>().join(", "));
     let connect_ms = writer::CONNECT_LIMIT.as_millis();

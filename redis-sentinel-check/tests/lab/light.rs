@@ -53,6 +53,21 @@ async fn a_stopped_master_is_measured_healed_and_passes() {
 
 #[tokio::test]
 #[ignore = "needs the lab"]
+async fn nothing_broken_shows_no_outage_and_a_dry_run_only_plans() {
+    let lab = Lab::new("control").await;
+    let (master, _) = lab.roles().await;
+    let started = lab.start_of(&master).await;
+    let ran = lab.run(&["--dry-run", "--warm-up", "0.5"]);
+    ran.came_to(0, "planned", "dry-run");
+    ran.says(&master);
+    let ran = lab.run(&["--fault", "none", "--warm-up", "0.5"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    assert_eq!(lab.start_of(&master).await, started, "untouched");
+    lab.no_key_is_left().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
 async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
     let lab = Lab::new("refused").await;
     let (master, others) = lab.roles().await;
