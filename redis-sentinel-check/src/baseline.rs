@@ -114,7 +114,8 @@ pub async fn measure(
     notes.extend(persistent(targets, &members).await?);
     notes.extend(barred(&view));
     let sentinel_instances = instances_of(site, targets);
-    let settled = settled(args, site, &view, &sentinel_instances, story).await?;
+    let read = last_try_s(args, site, targets, &sentinel_instances).await;
+    let settled = settled(args, read, &view, story).await?;
     notes.extend(settled);
     story.say(&format!(
         "the group is whole: {} servers in step",
@@ -281,24 +282,44 @@ fn instances_of(site: &Site, targets: &Targets) -> Vec<InstanceName> {
     targets.sentinels.iter().filter_map(has).collect()
 }
 
+/// How long ago a sentinel last tried a failover that still counts, in seconds; none when none did.
+///
+/// # Errors
+/// Why that can't be told of every sentinel.
+async fn last_try_s(
+    args: &Args,
+    site: &Site,
+    targets: &Targets,
+    instances: &[InstanceName],
+) -> Result<Option<f64>, String> {
+    if instances.len() < targets.sentinels.len() {
+        return Err("a sentinel runs in no instance of this project".to_owned());
+    }
+    let mut last: Option<f64> = None;
+    for instance in instances {
+        let read = history::last_try_s(&site.incus, instance, &args.sentinel_unit).await?;
+        last = match (last, read) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    Ok(last)
+}
+
 /// Makes sure that the sentinels would not wait because of an earlier failover; waits for it where asked to.
 async fn settled(
     args: &Args,
-    site: &Site,
+    read: Result<Option<f64>, String>,
     view: &View,
-    instances: &[InstanceName],
     story: &Story,
 ) -> Result<Option<String>, Untouched> {
     let wait_s = 2.0 * view.failover_timeout_ms as f64 / 1e3;
-    let mut unread = None;
-    let mut rest_s: f64 = 0.0;
-    for instance in instances {
-        match history::last_try_s(&site.incus, instance, &args.sentinel_unit).await {
-            Ok(Some(ago_s)) => rest_s = rest_s.max(wait_s - ago_s + 1.0),
-            Ok(None) => {}
-            Err(words) => unread = Some(words),
-        }
-    }
+    // A try is begun up to a second later than its time says.
+    let left_s = |ago_s: f64| (wait_s - ago_s + 1.0).max(0.0);
+    let (mut rest_s, unread) = match read {
+        Ok(last) => (last.map_or(0.0, left_s), None),
+        Err(words) => (0.0, Some(words)),
+    };
     if let Some(words) = &unread {
         rest_s = wait_s;
         if !args.settle_failover {
