@@ -159,15 +159,18 @@ async fn a_master_that_systemd_starts_again_is_timed_as_a_restart() {
     let (before, started) = (lab.as_it_is().await, lab.start_of(&master).await);
     let ran = lab.run(&["--fault", "kill-restart:redis-server", "--warm-up", "1"]);
     ran.came_to(0, "pass", "all-gates-held");
-    ran.says("was killed and restarted by systemd, without a failover");
-    assert!(!ran.phases().contains(&"promoted"));
+    ran.says("was killed and restarted by systemd");
+    // Where the host is slow, the sentinels may be faster than systemd.
+    let switched = ran.phases().contains(&"switched");
+    ran.says(match switched {
+        true => "failed over all the same",
+        false => "without a failover",
+    });
     assert_eq!(lab.as_it_is().await, before);
-    assert_eq!(lab.roles().await.0, master, "it is still master");
+    assert_eq!(lab.roles().await.0 != master, switched);
     let again = lab.start_of(&master).await;
-    assert!(
-        again.0 == started.0 && again.1 != started.1,
-        "another process"
-    );
+    assert_eq!(again.0, started.0, "the instance ran on");
+    assert_ne!(again.1, started.1, "its server is another process");
 }
 
 #[tokio::test]
