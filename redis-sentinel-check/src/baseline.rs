@@ -9,7 +9,7 @@ pub mod history;
 
 use std::time::Duration;
 
-use veza_probe::clock::{self, Clock};
+use veza_probe::clock::{self, Clock, within};
 use veza_probe::drill::Site;
 use veza_probe::fault::Kind;
 use veza_probe::incus::Status;
@@ -17,6 +17,7 @@ use veza_probe::instance::{self, InstanceName};
 use veza_probe::report::{Condition, Untouched};
 use veza_probe::story::Story;
 use veza_probe::verdict::{Judgement, Verdict};
+use veza_probe::way::Way;
 
 use crate::cli::Args;
 use crate::targets::connection::{Error, Link, Server};
@@ -40,6 +41,8 @@ pub struct Member {
     pub place: Place,
     /// What it said of itself.
     pub state: State,
+    /// How long a TCP handshake takes from here, in microseconds.
+    pub path_us: Option<i64>,
 }
 
 /// What was found.
@@ -111,14 +114,15 @@ pub async fn measure(
     notes.extend(persistent(targets, &members).await?);
     notes.extend(barred(&view));
     let sentinel_instances = instances_of(site, targets);
-    let settled = settled(args, site, &view, &sentinel_instances, story).await?;
+    let read = last_try_s(args, site, targets, &sentinel_instances).await;
+    let settled = settled(args, read, &view, story).await?;
     notes.extend(settled);
     story.say(&format!(
         "the group is whole: {} servers in step",
         members.len()
     ));
     Ok(Baseline {
-        conditions: conditions(&members, &view),
+        conditions: conditions(targets, &members, &view).await,
         members,
         sentinel_instances,
         feasible,
@@ -213,13 +217,18 @@ async fn whole(
         .servers
         .into_iter()
         .filter_map(|(_, _, state)| state.ok());
-    let member = |((instance, place), state): ((InstanceName, Place), State)| Member {
-        name: instance.to_string(),
-        instance,
-        place,
-        state,
-    };
-    Ok(placed.into_iter().zip(states).map(member).collect())
+    let mut members = Vec::new();
+    for ((instance, place), state) in placed.into_iter().zip(states) {
+        let handshake = Way::Here.handshake_us(clock, place.server.address);
+        members.push(Member {
+            name: instance.to_string(),
+            instance,
+            path_us: within(LIMIT, handshake).await.ok().and_then(Result::ok),
+            place,
+            state,
+        });
+    }
+    Ok(members)
 }
 
 /// Whether a master that is started again at once would have its data; one that comes back empty makes its
@@ -230,7 +239,9 @@ async fn persistent(targets: &Targets, members: &[Member]) -> Result<Vec<String>
         let name = &member.name;
         let snapshots = async {
             let mut link = Link::open(&member.place.server, &targets.login, LIMIT).await?;
-            data::snapshots(&mut link).await
+            data::settings(&mut link, "save")
+                .await
+                .map(|all| all.into_values().next().unwrap_or_default())
         };
         let words = match snapshots.await {
             Ok(save) if !save.is_empty() => {
@@ -271,24 +282,44 @@ fn instances_of(site: &Site, targets: &Targets) -> Vec<InstanceName> {
     targets.sentinels.iter().filter_map(has).collect()
 }
 
+/// How long ago a sentinel last tried a failover that still counts, in seconds; none when none did.
+///
+/// # Errors
+/// Why that can't be told of every sentinel.
+async fn last_try_s(
+    args: &Args,
+    site: &Site,
+    targets: &Targets,
+    instances: &[InstanceName],
+) -> Result<Option<f64>, String> {
+    if instances.len() < targets.sentinels.len() {
+        return Err("a sentinel runs in no instance of this project".to_owned());
+    }
+    let mut last: Option<f64> = None;
+    for instance in instances {
+        let read = history::last_try_s(&site.incus, instance, &args.sentinel_unit).await?;
+        last = match (last, read) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    Ok(last)
+}
+
 /// Makes sure that the sentinels would not wait because of an earlier failover; waits for it where asked to.
 async fn settled(
     args: &Args,
-    site: &Site,
+    read: Result<Option<f64>, String>,
     view: &View,
-    instances: &[InstanceName],
     story: &Story,
 ) -> Result<Option<String>, Untouched> {
     let wait_s = 2.0 * view.failover_timeout_ms as f64 / 1e3;
-    let mut unread = None;
-    let mut rest_s: f64 = 0.0;
-    for instance in instances {
-        match history::last_try_s(&site.incus, instance, &args.sentinel_unit).await {
-            Ok(Some(ago_s)) => rest_s = rest_s.max(wait_s - ago_s + 1.0),
-            Ok(None) => {}
-            Err(words) => unread = Some(words),
-        }
-    }
+    // A try is begun up to a second later than its time says.
+    let left_s = |ago_s: f64| (wait_s - ago_s + 1.0).max(0.0);
+    let (mut rest_s, unread) = match read {
+        Ok(last) => (last.map_or(0.0, left_s), None),
+        Err(words) => (0.0, Some(words)),
+    };
     if let Some(words) = &unread {
         rest_s = wait_s;
         if !args.settle_failover {
@@ -316,7 +347,7 @@ async fn settled(
     Ok(unread.map(|words| format!("waited {wait_s:.0} s before the drill: {words}")))
 }
 
-fn conditions(members: &[Member], view: &View) -> Vec<Condition> {
+async fn conditions(targets: &Targets, members: &[Member], view: &View) -> Vec<Condition> {
     let condition = |name: &str, value: String| Condition {
         name: name.to_owned(),
         value,
@@ -324,7 +355,7 @@ fn conditions(members: &[Member], view: &View) -> Vec<Condition> {
     let versions = members
         .iter()
         .map(|m| format!("{} {}", m.name, m.state.version));
-    vec![
+    let mut conditions = vec![
         condition("Redis", versions.collect::<Vec<_>>().join(", ")),
         condition("down-after", format!("{} ms", view.down_after_ms)),
         condition(
@@ -333,7 +364,16 @@ fn conditions(members: &[Member], view: &View) -> Vec<Condition> {
         ),
         condition("parallel-syncs", view.parallel_syncs.to_string()),
         condition("quorum", view.quorum.to_string()),
-    ]
+    ];
+    // What keeps a cut-off master from acknowledging; left out where CONFIG is forbidden.
+    if let Some(master) = members.first()
+        && let Ok(mut link) = Link::open(&master.place.server, &targets.login, LIMIT).await
+    {
+        let settings = data::settings(&mut link, "min-replicas-*").await;
+        let settings = settings.unwrap_or_default().into_iter();
+        conditions.extend(settings.map(|(name, value)| Condition { name, value }));
+    }
+    conditions
 }
 
 /// A refusal that tells a person where to look.
@@ -349,6 +389,11 @@ fn of_trouble(trouble: Trouble) -> Untouched {
 /// A sentinel or server that gives no answer: what that comes to.
 fn unanswered(kind: &str, name: &str, error: &Error) -> Untouched {
     let what = match error {
+        Error::NoWay { .. } => {
+            let next = "run the check where clients run, or open the way";
+            let (id, words) = ("address-unreachable", error.to_string());
+            return Judgement::new(Verdict::MissingTool, id, words, next).into();
+        }
         Error::Credentials { .. } => "credentials-refused",
         Error::Said { .. } => "refused",
         Error::Unreachable { .. } | Error::Lost { .. } => "unreachable",

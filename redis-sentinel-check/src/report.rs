@@ -4,12 +4,12 @@ use veza_probe::clock::At;
 use veza_probe::drill::{Found, SoFar};
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::{Ledger, told};
-use veza_probe::outage::{self, Between, Phase};
+use veza_probe::outage::{self, Phase};
 use veza_probe::report::{Event, Report, Table, probe_runs};
-use veza_probe::tenure::{self, Answer, Fenced, Tenure};
+use veza_probe::tenure::{self, Answer, Tenure};
 
-use crate::baseline::Baseline;
 use crate::baseline::data::State;
+use crate::baseline::{Baseline, Member};
 use crate::cli::Args;
 use crate::observation::phases::{self, About};
 use crate::observation::{ACTION, Observation, writer};
@@ -39,6 +39,16 @@ fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
         "vantage",
         "the host of this tool, directly to sentinels and servers",
     );
+    let delay = |member: &Member| {
+        let ms = member.path_us.map(|us| format!("{:.2}", us as f64 / 1e3));
+        format!(
+            "{} {} ms",
+            member.name,
+            ms.unwrap_or_else(|| "?".to_owned())
+        )
+    };
+    let delays: Vec<_> = baseline.members.iter().map(delay).collect();
+    report.condition("TCP handshake", delays.join(", "));
     let sentinels = found.targets.sentinels.iter().map(ToString::to_string);
     report.condition("sentinels", sentinels.collect::<Vec<_>>().join(", "));
     let connect_ms = writer::CONNECT_LIMIT.as_millis();
@@ -116,7 +126,9 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let promoted = report.phases.iter().find(|p| p.name == "promoted");
         // Of a server that went on by itself; one that was held still could take nothing.
         if fault.plan.kind == Kind::Partition {
-            report.notes.extend(margin(phase.as_ref(), promoted));
+            let margin = phase.as_ref().zip(promoted);
+            let margin = margin.map(|(phase, promoted)| tenure::margin(phase, promoted, "master"));
+            report.notes.extend(margin);
         }
         report.phases.extend(phase);
         report.phases.sort_by_key(|phase| phase.at.latest);
@@ -206,38 +218,7 @@ fn fenced(
     let Some(old) = old.filter(|_| lives) else {
         return (None, None);
     };
-    match tenure::fenced(old, fault.called) {
-        Fenced::Between { earliest, latest } => {
-            let phase = Phase {
-                name: "fenced".to_owned(),
-                at: Between { earliest, latest },
-                source: format!("{name} itself, asked to take a write"),
-            };
-            (Some(phase), None)
-        }
-        Fenced::No { last_seen } => {
-            let seconds = last_seen.us_since(fault.called) as f64 / 1e6;
-            let note = format!(
-                "{name} was not seen to fence itself: {seconds:.2} s after the fault it still might have \
-                 taken a write"
-            );
-            (None, Some(note))
-        }
-        Fenced::Unseen => (None, None),
-    }
-}
-
-/// How long before the promotion the old master had fenced itself: what it acknowledged until then is lost,
-/// and the margin keeps two masters apart.
-fn margin(fenced: Option<&Phase>, promoted: Option<&Phase>) -> Option<String> {
-    let (fenced, promoted) = (fenced?, promoted?);
-    let margin_s = promoted.at.earliest.us_since(fenced.at.latest) as f64 / 1e6;
-    Some(if margin_s >= 0.0 {
-        format!("the old master had fenced itself at least {margin_s:.2} s before the promotion")
-    } else {
-        let late_s = -margin_s;
-        format!("the old master was seen fenced only {late_s:.2} s after the promotion")
-    })
+    tenure::fenced_phase(old, fault.called)
 }
 
 /// What the sentinels published and what this tool did, in order.

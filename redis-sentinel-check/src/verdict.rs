@@ -1,13 +1,11 @@
 //! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above its limit.
 
-use std::time::Duration;
-
 use veza_probe::clock::At;
 use veza_probe::drill::SoFar;
 use veza_probe::fault::{Fault, Kind};
-use veza_probe::outage::{self, Interval};
-use veza_probe::tenure::{self, Answer, Asked, Tenure};
-use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};
+use veza_probe::outage::Interval;
+use veza_probe::tenure::{self, Tenure};
+use veza_probe::verdict::{Experiment, Gate, Judgement, Measured};
 
 use crate::cli::Args;
 use crate::observation::phases::{self, About};
@@ -27,20 +25,8 @@ pub struct Promises {
 /// What the run saw, as far as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// The instance that was broken.
-    pub target: String,
-    /// Whether nothing was to be broken (`--fault none`).
-    pub control_run: bool,
-    /// Whether the fault was seen by something other than the injector.
-    pub evidence: bool,
-    /// What the injecting call said when it failed.
-    pub trouble: Option<String>,
-    /// Why the observer can't be believed.
-    pub blind: Option<String>,
-    /// The longest that a client could not write, in seconds; none when no probe failed.
-    pub outage_s: Option<Measured>,
-    /// Whether writes succeeded again and went on doing so.
-    pub service_back: bool,
+    /// What it came to as an experiment.
+    pub experiment: Experiment,
     /// From the heal until the group was whole, in seconds.
     pub redundancy_s: Option<Measured>,
     /// Whether systemd was left to start the unit again, and then whether the sentinels failed over all the
@@ -58,17 +44,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Takes over what client, sentinels and servers saw.
-    fn observed(&mut self, observation: &Observation, settle: Duration, about: About) {
-        let outages = outage::outages(observation.client.steady());
-        self.outage_s = outage::client_outage(&outages, settle).map(in_seconds);
-        self.service_back = outages.last().is_none_or(|last| last.ended_by.is_some());
-        self.blind = observation.client.blind();
+    /// Takes over what sentinels and servers said.
+    fn observed(&mut self, observation: &Observation, about: About) {
         let switched = phases::switched(&observation.heard.said, about);
         self.restart = self.restart.map(|_| switched);
-        self.redundancy_s = about
-            .healed
-            .and_then(|healed| redundancy(observation, healed));
+        let healed = about.healed;
+        self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));
         self.wrote(observation.ledgers.as_ref());
     }
 
@@ -86,23 +67,9 @@ impl Seen {
     fn asked(&mut self, rivals: &[Tenure], old: &str, fault: &Fault, healed: Option<At>) {
         let cut = fault.plan.kind == Kind::Partition;
         let until = healed.filter(|_| cut).unwrap_or(At(i64::MAX));
-        let answered = |asked: &Asked| {
-            asked.answer != Answer::Unasked && asked.began >= fault.called && asked.ended <= until
-        };
         let old = rivals.iter().find(|tenure| tenure.node == old);
-        if old.is_some_and(|tenure| tenure.asked.iter().any(answered)) {
-            let overlaps = tenure::overlaps(rivals);
-            let writes = overlaps.iter().map(|overlap| overlap.writes as u64);
-            self.two_primaries = Some(writes.sum());
-        }
-    }
-
-    /// Takes over what the fault came to.
-    fn faulted(&mut self, fault: &Fault) {
-        self.control_run = !fault.plan.kind.breaks();
-        self.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
-        self.evidence = fault.evidence.is_some();
-        self.trouble.clone_from(&fault.trouble);
+        self.two_primaries =
+            old.and_then(|old| tenure::writes_at_once(rivals, old, (fault.called, until)));
     }
 }
 
@@ -117,32 +84,26 @@ pub fn promises(args: &Args) -> Promises {
 
 /// What a run saw, as far as it came.
 pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
-    let mut seen = Seen::default();
-    let Some(master) = so_far.found.baseline.master() else {
-        return seen;
+    let client = so_far.observation.map(|observation| &observation.client);
+    let mut seen = Seen {
+        experiment: so_far.experiment(args, client),
+        ..Seen::default()
     };
-    seen.target = master.instance.to_string();
     if let Some(fault) = so_far.fault {
-        seen.faulted(fault);
+        seen.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
         if let Some(observation) = so_far.observation {
             let about = About {
                 master: &args.master,
                 zero: fault.called,
                 healed: so_far.healing_began(),
             };
-            seen.observed(observation, args.drill.settle, about);
-            seen.asked(&observation.rivals, &master.name, fault, about.healed);
+            seen.observed(observation, about);
+            let old = so_far.found.baseline.master().map(|master| &master.name);
+            let old = old.map(String::as_str).unwrap_or_default();
+            seen.asked(&observation.rivals, old, fault, about.healed);
         }
     }
     seen
-}
-
-fn in_seconds(span: Interval) -> Measured {
-    let seconds = |us: i64| us as f64 / 1e6;
-    Measured {
-        lower: seconds(span.lower_us),
-        upper: span.upper_us.map(seconds),
-    }
 }
 
 /// From the heal until the group was whole; none when it was not looked at since.
@@ -150,17 +111,17 @@ fn redundancy(observation: &Observation, healed: At) -> Option<Measured> {
     let (missing, whole) = observation.record.whole_again(healed);
     let lower_us = missing.map_or(0, |look| look.asked.us_since(healed));
     let upper_us = whole.map(|look| look.answered.us_since(healed));
-    (missing.is_some() || whole.is_some()).then(|| in_seconds(Interval::new(lower_us, upper_us)))
+    let span = Interval::new(lower_us, upper_us);
+    (missing.is_some() || whole.is_some()).then(|| span.into())
 }
 
 const RUNBOOK: &str = "see docs/runbooks/redis-sentinel-check.md";
 
 /// The gates of a run.
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
-    if seen.control_run {
-        let seconds = Some(seen.outage_s.unwrap_or(Measured::exact(0.0)));
-        let title = "nothing was broken, so no probe may fail";
-        return vec![Gate::at_most("no-outage", title, 0.0, "s", seconds)];
+    let experiment = &seen.experiment;
+    if experiment.control_run {
+        return vec![experiment.no_outage()];
     }
     let rto = "time in which a client could not write";
     let redundancy = "time until the group was whole after the heal";
@@ -173,7 +134,7 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     let phantoms = "refused writes that are there";
     let two = "writes that one server took while another one did, too";
     vec![
-        Gate::at_most("rto", rto, promises.rto_s, "s", seen.outage_s),
+        Gate::at_most("rto", rto, promises.rto_s, "s", experiment.outage_s),
         Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
         writes("lost-writes", lost, promises.lost_writes, seen.lost),
         writes("phantom-writes", phantoms, 0, seen.phantoms),
@@ -181,49 +142,14 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     ]
 }
 
-/// The verdict over what was seen; what proves nothing is never a pass.
+/// The verdict over what was seen.
 pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
-    if let Some((reason_id, reason)) = says_nothing(seen) {
-        return Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK);
-    }
-    let mut judgement = of_gates(gates, || held(seen), RUNBOOK);
-    if judgement.verdict == Verdict::Fail && !seen.control_run && !seen.service_back {
-        let words = "; writes did not come back while they were watched";
-        judgement.reason.push_str(words);
-    }
-    judgement
-}
-
-/// Why the experiment says nothing, if it doesn't.
-fn says_nothing(seen: &Seen) -> Option<(&'static str, String)> {
-    if let Some(blind) = &seen.blind {
-        return Some(("observer-blind", blind.clone()));
-    }
-    if seen.control_run {
-        return None;
-    }
-    let target = &seen.target;
-    if !seen.evidence {
-        let trouble = seen
-            .trouble
-            .as_deref()
-            .unwrap_or("it went on answering, or nobody else did");
-        let reason = format!("no evidence that {target} was broken: {trouble}");
-        return Some(("no-evidence", reason));
-    }
-    if seen.outage_s.is_none() {
-        let reason = format!("{target} was broken, but no probe failed: the client did not use it");
-        return Some(("no-outage-seen", reason));
-    }
-    None
+    seen.experiment.judge(gates, || held(seen), RUNBOOK)
 }
 
 fn held(seen: &Seen) -> String {
     let told =
         |m: Option<Measured>| m.map_or_else(|| "an unknown time".to_owned(), |m| m.told("s"));
-    if seen.control_run {
-        return "nothing was broken and no probe failed".to_owned();
-    }
     let lost = match seen.lost {
         Some(0) => "; no write that every replica had confirmed was lost".to_owned(),
         Some(lost) => {
@@ -245,14 +171,16 @@ fn held(seen: &Seen) -> String {
     format!(
         "a client could not write for {} after {} {how}; the group was whole again {} after the heal{lost}\
          {plain}",
-        told(seen.outage_s),
-        seen.target,
+        told(seen.experiment.outage_s),
+        seen.experiment.target,
         told(seen.redundancy_s)
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use veza_probe::verdict::Verdict;
+
     use super::*;
 
     const PROMISES: Promises = Promises {
@@ -270,10 +198,13 @@ mod tests {
 
     fn good() -> Seen {
         Seen {
-            target: "redis-1".into(),
-            evidence: true,
-            outage_s: between(2.5, 2.6),
-            service_back: true,
+            experiment: Experiment {
+                target: "redis-1".into(),
+                evidence: true,
+                outage_s: between(2.5, 2.6),
+                service_back: true,
+                ..Experiment::default()
+            },
             redundancy_s: between(7.0, 7.3),
             lost: Some(0),
             lost_plain: Some(0),
@@ -297,14 +228,23 @@ mod tests {
     #[test]
     fn rto_at_below_and_above_its_limit() {
         assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
-        assert_eq!(with(|s| s.outage_s = between(29.9, 30.0)).0, Verdict::Pass);
-        let missed = with(|s| s.outage_s = between(30.1, 30.2));
+        assert_eq!(
+            with(|s| s.experiment.outage_s = between(29.9, 30.0)).0,
+            Verdict::Pass
+        );
+        let missed = with(|s| s.experiment.outage_s = between(30.1, 30.2));
         assert_eq!(missed, (Verdict::Fail, "rto-missed".into()));
-        let unclear = with(|s| s.outage_s = between(29.9, 30.1));
+        let unclear = with(|s| s.experiment.outage_s = between(29.9, 30.1));
         assert_eq!(unclear.0, Verdict::Inconclusive);
         let open = |lower| Some(Measured { lower, upper: None });
-        assert_eq!(with(|s| s.outage_s = open(31.0)).0, Verdict::Fail);
-        assert_eq!(with(|s| s.outage_s = open(20.0)).0, Verdict::Inconclusive);
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(31.0)).0,
+            Verdict::Fail
+        );
+        assert_eq!(
+            with(|s| s.experiment.outage_s = open(20.0)).0,
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
@@ -375,12 +315,10 @@ mod tests {
 
     #[test]
     fn what_proves_nothing_is_never_a_pass() {
-        let no_evidence = with(|s| s.evidence = false);
+        let no_evidence = with(|s| s.experiment.evidence = false);
         assert_eq!(no_evidence, (Verdict::Inconclusive, "no-evidence".into()));
-        let no_outage = with(|s| s.outage_s = None);
+        let no_outage = with(|s| s.experiment.outage_s = None);
         assert_eq!(no_outage, (Verdict::Inconclusive, "no-outage-seen".into()));
-        let blind = with(|s| s.blind = Some("late".into()));
-        assert_eq!(blind, (Verdict::Inconclusive, "observer-blind".into()));
         assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
         assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
     }
@@ -388,17 +326,12 @@ mod tests {
     #[test]
     fn a_control_run_must_show_no_outage() {
         let control = |outage_s| {
-            judged(&Seen {
-                control_run: true,
-                outage_s,
-                ..Seen::default()
-            })
+            let mut seen = Seen::default();
+            (seen.experiment.control_run, seen.experiment.outage_s) = (true, outage_s);
+            judged(&seen)
         };
         assert_eq!(control(None).0, Verdict::Pass);
-        assert_eq!(
-            control(between(0.1, 0.2)),
-            (Verdict::Fail, "no-outage-missed".into())
-        );
-        assert_eq!(control(between(0.0, 0.05)).0, Verdict::Inconclusive);
+        let failed = control(between(0.1, 0.2));
+        assert_eq!(failed, (Verdict::Fail, "no-outage-missed".into()));
     }
 }

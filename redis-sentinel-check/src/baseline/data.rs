@@ -1,5 +1,7 @@
 //! What one Redis server says of itself, and whether replicas are in step with their master.
 
+use std::collections::BTreeMap;
+
 use redis::cmd;
 
 use super::sentinels::{Announced, Trouble, fields};
@@ -53,14 +55,13 @@ pub async fn state(link: &mut Link) -> Result<State, Error> {
     Ok(read(&info))
 }
 
-/// When snapshots are taken, as the server is set to; empty for never.
+/// The settings whose names match a pattern, with their values.
 ///
 /// # Errors
 /// As the question; a server whose CONFIG is forbidden says so.
-pub async fn snapshots(link: &mut Link) -> Result<String, Error> {
-    let question = cmd("CONFIG").arg("GET").arg("save").clone();
-    let answer: Vec<String> = link.ask("CONFIG GET save", &question).await?;
-    Ok(answer.get(1).cloned().unwrap_or_default())
+pub async fn settings(link: &mut Link, pattern: &str) -> Result<BTreeMap<String, String>, Error> {
+    let question = cmd("CONFIG").arg("GET").arg(pattern).clone();
+    link.ask("CONFIG GET", &question).await
 }
 
 /// Reads an answer to INFO.

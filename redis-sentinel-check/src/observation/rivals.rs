@@ -149,7 +149,13 @@ impl Questions {
             let began = self.clock.at();
             let (answer, words) = match &mut self.way {
                 Way::Network { server, link } => {
-                    over_network(server, &self.login, link, &self.key).await
+                    let inside = &mut self.inside;
+                    tokio::select! {
+                        answer = over_network(server, &self.login, link, &self.key) => answer,
+                        _ = inside.wait_for(|name| name.as_ref() == Some(&self.name)) => {
+                            (Answer::Unacknowledged, "given up when the network was cut".to_owned())
+                        }
+                    }
                 }
                 Way::Inside {
                     incus,
@@ -180,14 +186,23 @@ impl Questions {
     }
 }
 
-/// One write over a connection that is kept as long as it answers.
+/// One write over a connection that is kept as long as it answers. One that was closed meanwhile must not be
+/// taken for a server that may have taken the write: it is pinged first.
 async fn over_network(
     server: &Server,
     login: &Login,
     kept: &mut Option<Link>,
     key: &str,
 ) -> (Answer, String) {
-    let mut link = match kept.take() {
+    let alive = match kept.take() {
+        Some(mut link) => match link.ask::<redis::Value>("PING", &cmd("PING")).await {
+            Ok(_) => Some(link),
+            Err(error) if error.is_answer() => Some(link),
+            Err(_) => None,
+        },
+        None => None,
+    };
+    let mut link = match alive {
         Some(link) => link,
         None => match Link::open(server, login, LIMIT).await {
             Ok(link) => link,
@@ -211,7 +226,7 @@ fn not_connected(error: &Error) -> Answer {
         // The kernel of a host that is there refuses; of one that is not, nothing comes back.
         Error::Unreachable { words, .. } if words.contains("refused") => Answer::Absent,
         Error::Credentials { .. } | Error::Said { .. } => Answer::Refused,
-        Error::Unreachable { .. } | Error::Lost { .. } => Answer::Unasked,
+        Error::NoWay { .. } | Error::Unreachable { .. } | Error::Lost { .. } => Answer::Unasked,
     }
 }
 

@@ -2,6 +2,7 @@
 //! dropped is closed, whatever was still asked over it.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,6 +43,14 @@ pub struct Login {
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// This host has no route to the server.
+    #[error("connecting to {at}: {words}")]
+    NoWay {
+        /// The server.
+        at: String,
+        /// What the system said.
+        words: String,
+    },
     /// No connection.
     #[error("connecting to {at}: {words}")]
     Unreachable {
@@ -109,7 +118,7 @@ impl Link {
     /// Connects and logs in, within `limit`; so long may each question take, too.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Credentials`].
+    /// [`Error::NoWay`], [`Error::Unreachable`], [`Error::Credentials`].
     pub async fn open(server: &Server, login: &Login, limit: Duration) -> Result<Link, Error> {
         let at = server.to_string();
         let elapsed = |words: String| Error::Unreachable {
@@ -183,7 +192,7 @@ impl Link {
 /// A connection that only listens to what a sentinel publishes.
 ///
 /// # Errors
-/// [`Error::Unreachable`], [`Error::Credentials`], [`Error::Lost`] when it takes no subscription.
+/// [`Error::NoWay`], [`Error::Unreachable`], [`Error::Credentials`]; [`Error::Lost`] when it takes no subscription.
 pub async fn listen(server: &Server, login: &Login, limit: Duration) -> Result<PubSub, Error> {
     let at = server.to_string();
     let opened = async {
@@ -212,9 +221,12 @@ async fn dial(server: &Server) -> Result<Stream, Error> {
         ..Options::default()
     };
     let dialled = Way::Here.dial(server.address, &options).await;
-    dialled.map_err(|error| Error::Unreachable {
-        at: server.to_string(),
-        words: error.to_string(),
+    dialled.map_err(|error| {
+        let (at, words) = (server.to_string(), error.to_string());
+        match error.kind() {
+            io::ErrorKind::NetworkUnreachable => Error::NoWay { at, words },
+            _ => Error::Unreachable { at, words },
+        }
     })
 }
 

@@ -53,6 +53,21 @@ async fn a_stopped_master_is_measured_healed_and_passes() {
 
 #[tokio::test]
 #[ignore = "needs the lab"]
+async fn nothing_broken_shows_no_outage_and_a_dry_run_only_plans() {
+    let lab = Lab::new("control").await;
+    let (master, _) = lab.roles().await;
+    let started = lab.start_of(&master).await;
+    let ran = lab.run(&["--dry-run", "--warm-up", "0.5"]);
+    ran.came_to(0, "planned", "dry-run");
+    ran.says(&master);
+    let ran = lab.run(&["--fault", "none", "--warm-up", "0.5"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    assert_eq!(lab.start_of(&master).await, started, "untouched");
+    lab.no_key_is_left().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
 async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
     let lab = Lab::new("refused").await;
     let (master, others) = lab.roles().await;
@@ -71,6 +86,7 @@ async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
         assert!(!all.contains("hunter2"));
     }
     let set = "sentinel set veza down-after-milliseconds";
+    let down_after = lab.down_after_ms(&master).await;
     for node in [&master, &others[0], &others[1]] {
         lab.redis(node, 26_379, &format!("{set} 30000")).await;
     }
@@ -80,7 +96,8 @@ async fn what_is_not_whole_or_not_safe_is_refused_untouched() {
         ran.says(word);
     }
     for node in [&master, &others[0], &others[1]] {
-        lab.redis(node, 26_379, &format!("{set} 1000")).await;
+        lab.redis(node, 26_379, &format!("{set} {down_after}"))
+            .await;
     }
     lab.redis(&master, 6379, "config set appendonly no").await;
     lab.run(&[]).came_to(1, "refused", "no-persistence");
@@ -142,15 +159,18 @@ async fn a_master_that_systemd_starts_again_is_timed_as_a_restart() {
     let (before, started) = (lab.as_it_is().await, lab.start_of(&master).await);
     let ran = lab.run(&["--fault", "kill-restart:redis-server", "--warm-up", "1"]);
     ran.came_to(0, "pass", "all-gates-held");
-    ran.says("was killed and restarted by systemd, without a failover");
-    assert!(!ran.phases().contains(&"promoted"));
+    ran.says("was killed and restarted by systemd");
+    // Where the host is slow, the sentinels may be faster than systemd.
+    let switched = ran.phases().contains(&"switched");
+    ran.says(match switched {
+        true => "failed over all the same",
+        false => "without a failover",
+    });
     assert_eq!(lab.as_it_is().await, before);
-    assert_eq!(lab.roles().await.0, master, "it is still master");
+    assert_eq!(lab.roles().await.0 != master, switched);
     let again = lab.start_of(&master).await;
-    assert!(
-        again.0 == started.0 && again.1 != started.1,
-        "another process"
-    );
+    assert_eq!(again.0, started.0, "the instance ran on");
+    assert_ne!(again.1, started.1, "its server is another process");
 }
 
 #[tokio::test]

@@ -201,6 +201,16 @@ impl Lab {
         self.inside(instance, &script).await
     }
 
+    /// What a sentinel's `down-after-milliseconds` is.
+    pub async fn down_after_ms(&self, instance: &str) -> String {
+        let all = self.redis(instance, 26_379, "sentinel master veza").await;
+        let mut lines = all.lines();
+        lines
+            .find(|line| *line == "down-after-milliseconds")
+            .unwrap();
+        lines.next().unwrap().to_owned()
+    }
+
     /// The master's instance by its own word, and the others.
     pub async fn roles(&self) -> (String, Vec<String>) {
         let (mut masters, mut others) = (Vec::new(), Vec::new());
