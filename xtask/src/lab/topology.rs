@@ -126,7 +126,7 @@ impl InstanceSpec {
         for (device, path) in &self.volumes {
             let name = &self.name;
             // What Incus allows as a device may be no name of a volume, and these two are taken.
-            let good = InstanceName::new(&self.volume(device)).is_ok();
+            let good = InstanceName::new(self.volume(device)).is_ok();
             let taken = ["root", "eth0"].contains(&device.as_str());
             ensure!(good && !taken, "{name}: volume {device:?}");
             let parts = || path.split('/').skip(1);
