@@ -13,6 +13,9 @@ use veza_probe::instance::InstanceName;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
+/// No request takes a fraction of this.
+const HANGS: Duration = Duration::from_secs(10);
+
 /// The lab's Redis.
 pub const REDIS: [&str; 3] = ["redis-1", "redis-2", "redis-3"];
 
@@ -136,8 +139,14 @@ impl Server {
         linked.unwrap_or_else(|_| panic!("no master: {:?}", self.link.problem()))
     }
 
-    /// One request of each kind. The user that is looked for is the server's own.
+    /// One request of each kind. The user that is looked for is the server's own. None may hang, whatever the state
+    /// of Redis: the limit is far beyond that of all four together.
     pub async fn use_all(&self, client: &str) -> Answered {
+        let answered = within(HANGS, self.use_each(client)).await;
+        answered.unwrap_or_else(|_| panic!("a request hangs: {:?}", self.link.problem()))
+    }
+
+    async fn use_each(&self, client: &str) -> Answered {
         let user = format!("{client}-of-{}", self.name);
         let limiter = self.limiter.check(client).await.source;
         let announced = self.presence.announce(&user).await;
@@ -165,6 +174,23 @@ impl Server {
         };
         let served = within(MINUTE, served).await;
         assert!(served.is_ok(), "{last:?}: {:?}", self.link.problem());
+    }
+
+    /// Uses all, until Redis answers all of it from another place than `old`.
+    pub async fn until_served_elsewhere(&self, old: &str) {
+        let elsewhere = async {
+            let at_old = || {
+                let master = self.link.master().borrow().as_ref().map(|m| m.address());
+                master.is_none_or(|at| at == old)
+            };
+            while at_old() {
+                self.use_all("anyone").await;
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let elsewhere = within(MINUTE, elsewhere).await;
+        assert!(elsewhere.is_ok(), "still {old}: {:?}", self.link.problem());
+        self.until_served().await;
     }
 
     /// Hits and misses of each subsystem.
