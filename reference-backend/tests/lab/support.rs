@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use reference_backend::redis::chat::Chat;
 use reference_backend::redis::presence::Presence;
 use reference_backend::redis::rate_limiter::{Limit, RateLimiter};
@@ -10,6 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use veza_probe::clock::{self, within};
 use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
 use veza_probe::instance::InstanceName;
+use veza_probe::secret;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
@@ -204,4 +206,17 @@ pub async fn hear(room: &mut Receiver<String>, text: &str) {
     let heard = async { while room.recv().await.unwrap() != text {} };
     let heard = within(MINUTE, heard).await;
     assert!(heard.is_ok(), "{text:?} was not heard");
+}
+
+/// What a Redis says that it is; none when it says nothing.
+pub async fn role(address: &str) -> Option<String> {
+    let secret = secret::read("REDIS_PASSWORD", |name| std::env::var_os(name));
+    let login = RedisConnectionInfo::default()
+        .set_username(variable("REDIS_USERNAME"))
+        .set_password(secret.unwrap().unwrap().expose());
+    let info = format!("redis://{address}").into_connection_info().unwrap();
+    let client = Client::open(info.set_redis_settings(login)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await.ok()?;
+    redis::from_redis_value_ref(role.first()?).ok()
 }
