@@ -101,13 +101,18 @@ async fn run(args: Args, config: Config) -> ExitCode {
             return ended(Verdict::MissingTool, &words);
         }
     };
-    let listener = match TcpListener::bind(args.metrics).await {
-        Ok(listener) => listener,
+    let listener = TcpListener::bind(args.metrics).await;
+    let listener = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = match listener {
+        Ok(listens) => listens,
         Err(error) => {
             let words = format!("listening on {} for metrics: {error}", args.metrics);
             return ended(Verdict::MissingTool, &words);
         }
     };
+    let story = Story::new(false);
+    story.end();
+    story.say(&format!("metrics are at http://{address}/metrics"));
     let mut registry = Registry::default();
     let link = Link::start(config, CacheMetrics::register(&mut registry));
     let app = Router::new()
@@ -118,7 +123,7 @@ async fn run(args: Args, config: Config) -> ExitCode {
             ended(Verdict::Internal, &format!("the endpoint of metrics ended: {served:?}"))
         }
         () = drive(&args, &link) => ended(Verdict::Internal, "the load ended"),
-        () = say(&link) => ended(Verdict::Internal, "the link to Redis ended"),
+        () = say(&link, &story) => ended(Verdict::Internal, "the link to Redis ended"),
         signal = stop.wait() => ExitCode::from(Verdict::Interrupted(signal).code()),
     }
 }
@@ -158,9 +163,7 @@ async fn drive(args: &Args, link: &Link) {
 }
 
 /// Says where requests go, whenever that changes.
-async fn say(link: &Link) {
-    let story = Story::new(false);
-    story.end();
+async fn say(link: &Link, story: &Story) {
     let mut master = link.master();
     loop {
         let at = master.borrow_and_update().as_ref().map(|m| m.address());

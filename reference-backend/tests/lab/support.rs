@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use reference_backend::redis::chat::Chat;
 use reference_backend::redis::presence::Presence;
 use reference_backend::redis::rate_limiter::{Limit, RateLimiter};
@@ -10,8 +11,12 @@ use tokio::sync::broadcast::Receiver;
 use veza_probe::clock::{self, within};
 use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
 use veza_probe::instance::InstanceName;
+use veza_probe::secret;
 
 pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// No request takes a fraction of this.
+const HANGS: Duration = Duration::from_secs(10);
 
 /// The lab's Redis.
 pub const REDIS: [&str; 3] = ["redis-1", "redis-2", "redis-3"];
@@ -136,8 +141,14 @@ impl Server {
         linked.unwrap_or_else(|_| panic!("no master: {:?}", self.link.problem()))
     }
 
-    /// One request of each kind. The user that is looked for is the server's own.
+    /// One request of each kind. The user that is looked for is the server's own. None may hang, whatever the state
+    /// of Redis: the limit is far beyond that of all four together.
     pub async fn use_all(&self, client: &str) -> Answered {
+        let answered = within(HANGS, self.use_each(client)).await;
+        answered.unwrap_or_else(|_| panic!("a request hangs: {:?}", self.link.problem()))
+    }
+
+    async fn use_each(&self, client: &str) -> Answered {
         let user = format!("{client}-of-{}", self.name);
         let limiter = self.limiter.check(client).await.source;
         let announced = self.presence.announce(&user).await;
@@ -167,6 +178,23 @@ impl Server {
         assert!(served.is_ok(), "{last:?}: {:?}", self.link.problem());
     }
 
+    /// Uses all, until Redis answers all of it from another place than `old`.
+    pub async fn until_served_elsewhere(&self, old: &str) {
+        let elsewhere = async {
+            let at_old = || {
+                let master = self.link.master().borrow().as_ref().map(|m| m.address());
+                master.is_none_or(|at| at == old)
+            };
+            while at_old() {
+                self.use_all("anyone").await;
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let elsewhere = within(MINUTE, elsewhere).await;
+        assert!(elsewhere.is_ok(), "still {old}: {:?}", self.link.problem());
+        self.until_served().await;
+    }
+
     /// Hits and misses of each subsystem.
     pub fn counts(&self) -> [(u64, u64); 3] {
         Subsystem::ALL.map(|subsystem| self.metrics.of(subsystem))
@@ -178,4 +206,17 @@ pub async fn hear(room: &mut Receiver<String>, text: &str) {
     let heard = async { while room.recv().await.unwrap() != text {} };
     let heard = within(MINUTE, heard).await;
     assert!(heard.is_ok(), "{text:?} was not heard");
+}
+
+/// What a Redis says that it is; none when it says nothing.
+pub async fn role(address: &str) -> Option<String> {
+    let secret = secret::read("REDIS_PASSWORD", |name| std::env::var_os(name));
+    let login = RedisConnectionInfo::default()
+        .set_username(variable("REDIS_USERNAME"))
+        .set_password(secret.unwrap().unwrap().expose());
+    let info = format!("redis://{address}").into_connection_info().unwrap();
+    let client = Client::open(info.set_redis_settings(login)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await.ok()?;
+    redis::from_redis_value_ref(role.first()?).ok()
 }

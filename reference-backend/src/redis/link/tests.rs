@@ -180,7 +180,10 @@ async fn only_the_first_request_waits_for_a_master_that_hangs() {
     .await;
     let (link, metrics) = linked(&server).await;
     hangs.store(true, Ordering::SeqCst);
-    let error = set(&link).await.unwrap_err();
+    let error = within(MINUTE, set(&link))
+        .await
+        .expect("it hangs")
+        .unwrap_err();
     // It waited for its limit, unless the task's own look was first.
     match &error {
         Failure::Silent { elapsed, .. } => assert_eq!(elapsed.0, REQUEST_LIMIT),
