@@ -152,9 +152,16 @@ async fn a_switchover_is_followed_without_any_error() {
     until_at(&link, &second.address).await;
 }
 
+/// Nor does that one stay unwatched: it may be demoted while they are away.
 #[tokio::test]
 async fn sentinels_that_are_all_away_take_no_master_that_answers() {
-    let first = Fake::start(fake::master()).await;
+    let demoted = Arc::new(AtomicBool::new(false));
+    let own = demoted.clone();
+    let first = Fake::start(move |words: &[String]| match words[0].as_str() {
+        "ROLE" if own.load(Ordering::SeqCst) => Some(format!("*1\r\n{}", bulk("slave"))),
+        _ => fake::master()(words),
+    })
+    .await;
     let (sentinel, _) = changing_sentinel(first.address.port).await;
     let link = Link::start(sentinels(&[&sentinel.address]), CacheMetrics::default());
     until_at(&link, &first.address).await;
@@ -166,6 +173,35 @@ async fn sentinels_that_are_all_away_take_no_master_that_answers() {
     };
     within(MINUTE, problem).await.unwrap();
     set(&link).await.unwrap();
+    demoted.store(true, Ordering::SeqCst);
+    let mut master = link.master();
+    let left = within(MINUTE, master.wait_for(Option::is_none)).await;
+    left.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn while_all_is_well_one_connection_is_enough() {
+    let looks = Arc::new(AtomicU64::new(0));
+    let own = looks.clone();
+    let server = Fake::start(move |words: &[String]| {
+        if words[0] == "ROLE" {
+            own.fetch_add(1, Ordering::SeqCst);
+        }
+        fake::master()(words)
+    })
+    .await;
+    let (sentinel, _) = changing_sentinel(server.address.port).await;
+    let link = Link::start(sentinels(&[&sentinel.address]), CacheMetrics::default());
+    let looked = async {
+        while looks.load(Ordering::SeqCst) < 3 {
+            sleep(PAUSE).await;
+        }
+    };
+    within(MINUTE, looked).await.unwrap();
+    assert_eq!(
+        link.master().borrow().as_ref().map(|master| master.number),
+        Some(1)
+    );
 }
 
 /// A host that hangs: the first request waits for its limit, those after it do not wait at all.
