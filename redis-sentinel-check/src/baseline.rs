@@ -115,7 +115,6 @@ pub async fn measure(
     let placed = place(args, site, &at, &view).await?;
     let members = whole(clock, args, targets, placed).await?;
     let mut notes: Vec<String> = feasible.warning().into_iter().collect();
-    notes.extend(feasibility::hasty(timers));
     notes.extend(persistent(targets, &members).await?);
     notes.extend(barred(&view));
     let sentinel_instances = instances_of(site, targets);

@@ -119,10 +119,8 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         let switches = phases::switches(said, about);
         if switches.len() > 1 {
             let told = switches.join(", then ");
-            report.notes.push(format!(
-                "the sentinels switched {} times, one failover after the other: {told}",
-                switches.len()
-            ));
+            let note = format!("one failover followed another: the masters were {told}");
+            report.notes.push(note);
         }
         let (phase, note) = fenced(observation, baseline, fault);
         let name = baseline.master().map(|master| master.name.as_str());

@@ -78,18 +78,6 @@ impl Feasible {
     }
 }
 
-/// A sentinel that has just switched connects to the new master and pings it within a second. With a shorter
-/// down-after it may call that one down at once: a second failover then follows the first.
-pub fn hasty(timers: Timers) -> Option<String> {
-    (timers.down_after_s < PERIOD_S).then(|| {
-        format!(
-            "down-after of {:.1} s is below the {PERIOD_S:.0} s in which a sentinel comes to know a new master: \
-             a second failover may follow the first",
-            timers.down_after_s
-        )
-    })
-}
-
 /// Whether a fault closes the master's connections: a sentinel then counts from the last answer, not from
 /// the ping that has none.
 fn closes(kind: &Kind) -> bool {
@@ -171,15 +159,6 @@ mod tests {
         }
         // Connections that are closed are noticed up to one ping earlier.
         assert!(bounds(30.0, "kill:redis-server").0 < 30.0);
-    }
-
-    #[test]
-    fn a_down_after_below_a_second_is_told() {
-        let timers = |down_after_s| Timers {
-            down_after_s,
-            failover_timeout_s: 10.0,
-        };
-        assert!(hasty(timers(0.5)).is_some() && hasty(timers(1.0)).is_none());
     }
 
     #[test]

@@ -49,17 +49,17 @@ pub fn phases(said: &[Said], record: &Record, outages: &[Outage], about: About) 
     phases
 }
 
-/// The switches from one master to another, each once however many sentinels told it, in order:
-/// `198.18.0.21:6379 to 198.18.0.22:6379`. More than one is a failover that followed a failover.
+/// The new masters, each once however many sentinels told of it, in order: `198.18.0.22:6379`. More than one
+/// is a failover that followed a failover.
 pub fn switches(said: &[Said], about: About) -> Vec<String> {
     let mut all = Vec::new();
     let later = said.iter().filter(|said| said.at.1 >= about.zero);
     for said in later.filter(|said| said.event == "+switch-master") {
         let words: Vec<&str> = said.about.split_whitespace().collect();
-        let [name, from, from_port, to, to_port] = words.as_slice() else {
+        let [name, _, _, to, to_port] = words.as_slice() else {
             continue;
         };
-        let told = format!("{from}:{from_port} to {to}:{to_port}");
+        let told = format!("{to}:{to_port}");
         if *name == about.master && !all.contains(&told) {
             all.push(told);
         }
@@ -184,7 +184,7 @@ mod tests {
             ("redundant again", 700, 802),
         ];
         assert_eq!(named, expected);
-        assert_eq!(switches(&heard, about), ["10.0.0.1:6379 to 10.0.0.2:6379"]);
+        assert_eq!(switches(&heard, about), ["10.0.0.2:6379"]);
         let later = About {
             zero: At(500),
             ..about
