@@ -107,7 +107,11 @@ pub async fn measure(
         at.0,
         at.1
     ));
-    let feasible = feasible(args, &view)?;
+    let timers = Timers {
+        down_after_s: view.down_after_ms as f64 / 1e3,
+        failover_timeout_s: view.failover_timeout_ms as f64 / 1e3,
+    };
+    let feasible = feasible(args, timers)?;
     let placed = place(args, site, &at, &view).await?;
     let members = whole(clock, args, targets, placed).await?;
     let mut notes: Vec<String> = feasible.warning().into_iter().collect();
@@ -130,11 +134,7 @@ pub async fn measure(
     })
 }
 
-fn feasible(args: &Args, view: &View) -> Result<Feasible, Untouched> {
-    let timers = Timers {
-        down_after_s: view.down_after_ms as f64 / 1e3,
-        failover_timeout_s: view.failover_timeout_ms as f64 / 1e3,
-    };
+fn feasible(args: &Args, timers: Timers) -> Result<Feasible, Untouched> {
     let feasible = feasibility::judge(timers, &args.fault, args.rto_target);
     // A restart does not go through the sentinels' timers, and nothing goes through none.
     let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_) | Kind::None);

@@ -116,6 +116,12 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
         };
         let said = &observation.heard.said;
         report.phases = phases::phases(said, &observation.record, &outages, about);
+        let switches = phases::switches(said, about);
+        if switches.len() > 1 {
+            let told = switches.join(", then ");
+            let note = format!("one failover followed another: the masters were {told}");
+            report.notes.push(note);
+        }
         let (phase, note) = fenced(observation, baseline, fault);
         let name = baseline.master().map(|master| master.name.as_str());
         let mut rivals = observation.rivals.iter();

@@ -46,7 +46,7 @@ pub struct Seen {
 impl Seen {
     /// Takes over what sentinels and servers said.
     fn observed(&mut self, observation: &Observation, about: About) {
-        let switched = phases::switched(&observation.heard.said, about);
+        let switched = !phases::switches(&observation.heard.said, about).is_empty();
         self.restart = self.restart.map(|_| switched);
         let healed = about.healed;
         self.redundancy_s = healed.and_then(|healed| redundancy(observation, healed));

@@ -155,6 +155,16 @@ pub fn agreed<'a>(views: &'a [(&str, &View)]) -> Result<&'a Announced, Trouble> 
             return Err(Trouble::new("sentinels-disagree", words));
         }
     }
+    let timers = |view: &View| (view.down_after_ms, view.failover_timeout_ms, view.quorum);
+    if let Some((name, _)) = views
+        .iter()
+        .find(|(_, other)| timers(other) != timers(view))
+    {
+        let words = format!(
+            "the sentinels don't agree: down-after, failover-timeout and quorum of {name} are not those of {first}"
+        );
+        return Err(Trouble::new("sentinels-disagree", words));
+    }
     for (name, view) in views {
         fit(name, view, views.len())?;
     }
@@ -244,7 +254,8 @@ mod tests {
     #[test]
     fn one_that_says_otherwise_is_enough_to_refuse() {
         type Change = fn(&mut View);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
+            (|v| v.down_after_ms = 500, "sentinels-disagree"),
             (
                 |v| v.master.at.0 = "198.18.0.22".into(),
                 "sentinels-disagree",

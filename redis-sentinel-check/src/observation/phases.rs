@@ -49,11 +49,22 @@ pub fn phases(said: &[Said], record: &Record, outages: &[Outage], about: About) 
     phases
 }
 
-/// Whether the sentinels made another server master.
-pub fn switched(said: &[Said], about: About) -> bool {
-    said.iter().any(|said| {
-        said.event == "+switch-master" && said.at.1 >= about.zero && said.is_about(about.master)
-    })
+/// The new masters, each once however many sentinels told of it, in order: `198.18.0.22:6379`. More than one
+/// is a failover that followed a failover.
+pub fn switches(said: &[Said], about: About) -> Vec<String> {
+    let mut all = Vec::new();
+    let later = said.iter().filter(|said| said.at.1 >= about.zero);
+    for said in later.filter(|said| said.event == "+switch-master") {
+        let words: Vec<&str> = said.about.split_whitespace().collect();
+        let [name, _, _, to, to_port] = words.as_slice() else {
+            continue;
+        };
+        let told = format!("{to}:{to_port}");
+        if *name == about.master && !all.contains(&told) {
+            all.push(told);
+        }
+    }
+    all
 }
 
 /// What was published after the fault was not published before it.
@@ -173,11 +184,14 @@ mod tests {
             ("redundant again", 700, 802),
         ];
         assert_eq!(named, expected);
-        assert!(switched(&heard, about));
+        assert_eq!(switches(&heard, about), ["10.0.0.2:6379"]);
         let later = About {
             zero: At(500),
             ..about
         };
-        assert!(!switched(&heard, later));
+        assert!(switches(&heard, later).is_empty());
+        let again = said(500, "+switch-master", "m 10.0.0.2 6379 10.0.0.3 6379");
+        let twice = [heard.as_slice(), &[again.clone(), again]].concat();
+        assert_eq!(switches(&twice, about).len(), 2);
     }
 }
