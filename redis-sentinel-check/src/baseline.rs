@@ -114,7 +114,8 @@ pub async fn measure(
     let feasible = feasible(args, timers)?;
     let placed = place(args, site, &at, &view).await?;
     let members = whole(clock, args, targets, placed).await?;
-    let mut notes: Vec<String> = feasible.warning().into_iter().collect();
+    let warnings = feasible.warning().into_iter().chain(feasible.second());
+    let mut notes: Vec<String> = warnings.collect();
     notes.extend(persistent(targets, &members).await?);
     notes.extend(barred(&view));
     let sentinel_instances = instances_of(site, targets);

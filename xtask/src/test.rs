@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use veza_probe::clock::{Clock, Signal, Stop};
 use veza_probe::command::Command;
 use veza_probe::story::Story;
@@ -20,7 +18,7 @@ use crate::cargo::{self, Program};
 use crate::drill::{CHECKS, Check, DAEMONS, not_up, unless};
 use crate::lab::{self, Lab};
 
-use lab_test::{Class, LabTest, Outcome};
+use lab_test::{LabTest, Outcome};
 
 /// The longest that one lab test may take, without its reset.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
@@ -201,45 +199,16 @@ struct Run {
 }
 
 impl Run {
-    /// Light tests two side by side, then heavy ones alone, then those that change the host.
-    async fn all(&self, tests: Vec<LabTest>) -> Vec<Outcome> {
+    /// One at a time: a drill is measured, and keys of the lab's project that a test sets (`user.veza.halt`) are
+    /// for every group. Light ones first, those that change the host last.
+    async fn all(&self, mut tests: Vec<LabTest>) -> Vec<Outcome> {
+        tests.sort_by_key(|test| test.class);
         let mut outcomes = Vec::new();
-        for class in [Class::Light, Class::Heavy, Class::Host] {
-            let of_class = tests
-                .iter()
-                .filter(|test| test.class == class)
-                .cloned()
-                .collect();
-            self.class(of_class, class.side_by_side(), &mut outcomes)
-                .await;
+        for test in tests {
+            outcomes.push(self.one(test).await);
+            self.tell(&outcomes);
         }
         outcomes
-    }
-
-    /// At most `side_by_side` at once, and one at a time within a group.
-    async fn class(
-        &self,
-        mut waiting: Vec<LabTest>,
-        side_by_side: usize,
-        outcomes: &mut Vec<Outcome>,
-    ) {
-        let mut running = FuturesUnordered::new();
-        let mut busy: Vec<String> = Vec::new();
-        loop {
-            while running.len() < side_by_side
-                && let Some(next) = lab_test::next(&waiting, &busy)
-            {
-                let test = waiting.remove(next);
-                busy.extend(test.groups.iter().cloned());
-                running.push(self.one(test));
-            }
-            let Some(outcome) = running.next().await else {
-                return;
-            };
-            busy.retain(|group| !outcome.test.groups.contains(group));
-            outcomes.push(outcome);
-            self.tell(outcomes);
-        }
     }
 
     fn tell(&self, outcomes: &[Outcome]) {

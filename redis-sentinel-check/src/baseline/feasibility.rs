@@ -25,6 +25,11 @@ const HELLO_S: f64 = 2.0;
 /// are four between the quorum and the promotion.
 const STEPS_S: f64 = 0.2;
 
+/// A sentinel that follows to a new master has forgotten when it heard of it last, but not when it last tried
+/// to connect, to the old one: it may have to wait for a period and a turn of its timer before it asks. With a
+/// shorter `down-after` it calls the new master down meanwhile, and another failover follows.
+const NEW_MASTER_S: f64 = PERIOD_S + 0.1;
+
 /// The timers that decide how long a failover takes, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timers {
@@ -37,6 +42,8 @@ pub struct Timers {
 /// What the live timers can promise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feasible {
+    /// `down-after-milliseconds`, in seconds.
+    pub down_after_s: f64,
     /// No failover is faster than this, in seconds.
     pub best_s: f64,
     /// None needs longer, where nothing else goes wrong, in seconds.
@@ -73,6 +80,19 @@ impl Feasible {
             format!(
                 "the target of {target_s:.1} s is below the worst case of the live timers, \
                  {worst_s:.1} s: a pass is luck"
+            )
+        })
+    }
+}
+
+impl Feasible {
+    /// Why one failover may be followed by another, if it may.
+    pub fn second(&self) -> Option<String> {
+        let down_after_s = self.down_after_s;
+        (down_after_s < NEW_MASTER_S).then(|| {
+            format!(
+                "down-after of {down_after_s:.1} s is below {NEW_MASTER_S:.1} s: a sentinel may call a new \
+                 master down before it has connected to it, and another failover follows"
             )
         })
     }
@@ -118,6 +138,7 @@ pub fn judge(timers: Timers, kind: &Kind, target: Duration) -> Feasible {
         format!("target {target_s:.1} s"),
     ];
     Feasible {
+        down_after_s,
         best_s,
         worst_s,
         target_s,
@@ -162,8 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn a_second_failover_follows_below_a_second_and_a_turn() {
+        let second = |down_after_s| {
+            let timers = Timers {
+                down_after_s,
+                failover_timeout_s: 10.0,
+            };
+            judge(timers, &Kind::Stop, Duration::from_secs(30)).second()
+        };
+        assert!(second(0.5).is_some() && second(1.09).is_some());
+        assert!(second(1.1).is_none() && second(30.0).is_none());
+    }
+
+    #[test]
     fn feasible_at_below_and_between() {
         let at = |target_s| Feasible {
+            down_after_s: 6.0,
             best_s: 7.0,
             worst_s: 12.0,
             target_s,

@@ -1,4 +1,4 @@
-//! One test against the real lab: what it needs, what may run beside it, and whether it passed.
+//! One test against the real lab: what it needs, when its turn is, and whether it passed.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -6,26 +6,18 @@ use std::process::ExitStatus;
 use crate::cargo::Program;
 use crate::drill::Check;
 
-/// What a lab test does to others; the module of tests/lab that it stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a lab test does to lab and host, in the order of their turns; the module of tests/lab that it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// It leaves the processor to others.
+    /// One drill or two.
     Light,
-    /// Load, migration, heal: it would disturb what others measure.
+    /// Load, migration, heal.
     Heavy,
     /// It stops incusd, changes a sysctl, or the like.
     Host,
 }
 
 impl Class {
-    /// How many of them may run at once.
-    pub(super) fn side_by_side(self) -> usize {
-        match self {
-            Class::Light => 2,
-            Class::Heavy | Class::Host => 1,
-        }
-    }
-
     fn of(name: &str) -> Option<Class> {
         match name.split_once("::")?.0 {
             "light" => Some(Class::Light),
@@ -41,7 +33,7 @@ impl Class {
 pub(super) struct LabTest {
     /// `light::replica_stopped_is_refused`.
     pub(super) name: String,
-    /// What may run beside it.
+    /// When its turn is.
     pub(super) class: Class,
     /// The lab's groups that it needs.
     pub(super) groups: Vec<String>,
@@ -96,13 +88,6 @@ pub(super) struct Outcome {
     pub(super) took_s: f64,
 }
 
-/// The first test that needs no busy group.
-pub(super) fn next(waiting: &[LabTest], busy: &[String]) -> Option<usize> {
-    waiting
-        .iter()
-        .position(|test| !test.groups.iter().any(|group| busy.contains(group)))
-}
-
 /// A test passed when its program says that one did; a program that found no such test is content,
 /// too, and so proves nothing.
 pub(super) fn passed(status: ExitStatus, log: &str) -> Result<(), String> {
@@ -148,6 +133,7 @@ mod tests {
         ] {
             assert_eq!(test(name, &["g"]).unwrap().class, class);
         }
+        assert!(Class::Light < Class::Heavy && Class::Heavy < Class::Host);
         for name in ["a", "lightly::a", "light"] {
             let error = test(name, &["g"]).unwrap_err().to_string();
             assert!(error.contains("none of light, heavy and host"), "{error}");
@@ -164,21 +150,6 @@ mod tests {
         assert_eq!(plain.groups, ["one"]);
         let both = test("light::pooler::a", &["one"]).unwrap();
         assert_eq!(both.groups, ["one", "pooler"]);
-    }
-
-    #[test]
-    fn one_at_a_time_within_a_group() {
-        let waiting = [
-            test("light::a", &["one"]).unwrap(),
-            test("light::b", &["one", "two"]).unwrap(),
-            test("light::c", &["three"]).unwrap(),
-        ];
-        let busy = |groups: &[&str]| groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>();
-        assert_eq!(next(&waiting, &busy(&[])), Some(0));
-        assert_eq!(next(&waiting, &busy(&["one"])), Some(2));
-        assert_eq!(next(&waiting, &busy(&["two", "three"])), Some(0));
-        assert_eq!(next(&waiting, &busy(&["one", "three"])), None);
-        assert_eq!(next(&[], &busy(&[])), None);
     }
 
     #[test]
