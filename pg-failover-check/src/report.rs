@@ -162,6 +162,9 @@ fn fenced(
     let asker = observation.rivals.iter().find(|a| a.node == old.node.id);
     // A stopped instance fences nothing: it is gone, and comes back as whatever the monitor says.
     let lives = fault.plan.kind.breaks() && fault.plan.kind != Kind::Stop;
+    // One that systemd started again, before anybody was promoted, is the primary still.
+    let restart = matches!(fault.plan.kind, Kind::KillRestart(_));
+    let lives = lives && (!restart || phases::promotes(&observation.record, old.node.id));
     let Some(asker) = asker.filter(|_| lives) else {
         return (None, None);
     };

@@ -122,7 +122,12 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
             let note = format!("one failover followed another: the masters were {told}");
             report.notes.push(note);
         }
-        let (phase, note) = fenced(observation, baseline, fault);
+        // One that systemd started again, before anybody was promoted, is the master still.
+        let restart = matches!(fault.plan.kind, Kind::KillRestart(_));
+        let (phase, note) = match restart && switches.is_empty() {
+            true => (None, None),
+            false => fenced(observation, baseline, fault),
+        };
         let name = baseline.master().map(|master| master.name.as_str());
         let mut rivals = observation.rivals.iter();
         let old = rivals.find(|tenure| Some(tenure.node.as_str()) == name);

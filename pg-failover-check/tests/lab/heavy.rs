@@ -131,8 +131,14 @@ async fn every_kind_is_proven_measured_and_undone_with_no_write_lost() {
         assert!(evidence["control"].is_string(), "{kind}: {evidence}");
         assert!(ran.report["ledger"]["acknowledged"].as_u64() > Some(100));
         let phases = ran.report["phases"].as_array().unwrap();
-        let fenced = phases.iter().any(|phase| phase["name"] == "fenced");
-        assert!(fenced, "{kind}: the old primary stopped taking writes");
+        let seen = |name: &str| phases.iter().any(|phase| phase["name"] == name);
+        // Whether systemd or the monitor is first after a kill-restart is decided anew each time.
+        let stays = kind.starts_with("kill-restart") && !seen("promoted");
+        assert_ne!(
+            seen("fenced"),
+            stays,
+            "{kind}: the old primary fenced itself"
+        );
         lab.until_whole().await;
     }
 }
