@@ -10,6 +10,7 @@ use veza_probe::address;
 use veza_probe::clock::Clock;
 use veza_probe::drill::Site;
 use veza_probe::fault::Kind;
+use veza_probe::feasible::Feasible;
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
 use veza_probe::postgres::{Access, Target};
@@ -19,7 +20,6 @@ use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::Args;
 use crate::targets::{self, Targets};
-use feasibility::Feasible;
 use formation::Node;
 use monitor::Monitor;
 
@@ -153,7 +153,7 @@ async fn feasible(monitor: &Monitor, args: &Args) -> Result<Feasible, Untouched>
     let feasible = feasibility::judge(&timers, args.rto_target);
     // A restart does not go through the monitor's timers.
     let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_));
-    match feasible.refusal() {
+    match feasible.refusal("the monitor") {
         Some(reason) if judged => {
             let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
             let judgement = Judgement::new(Verdict::Refused, "target-infeasible", reason, next);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use veza_probe::clock::{self, Clock, within};
 use veza_probe::drill::Site;
 use veza_probe::fault::Kind;
+use veza_probe::feasible::Feasible;
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
 use veza_probe::report::{Condition, Untouched};
@@ -23,7 +24,7 @@ use crate::cli::Args;
 use crate::targets::connection::{Error, Link, Server};
 use crate::targets::{Targets, locate};
 use data::State;
-use feasibility::{Feasible, Timers};
+use feasibility::Timers;
 use group::{Eyes, LIMIT, Place};
 use sentinels::{Announced, Trouble, View};
 
@@ -114,7 +115,7 @@ pub async fn measure(
     let feasible = feasible(args, timers)?;
     let placed = place(args, site, &at, &view).await?;
     let members = whole(clock, args, targets, placed).await?;
-    let warnings = feasible.warning().into_iter().chain(feasible.second());
+    let warnings = feasible.warning().into_iter().chain(timers.second());
     let mut notes: Vec<String> = warnings.collect();
     notes.extend(persistent(targets, &members).await?);
     notes.extend(barred(&view));
@@ -139,7 +140,7 @@ fn feasible(args: &Args, timers: Timers) -> Result<Feasible, Untouched> {
     let feasible = feasibility::judge(timers, &args.fault, args.rto_target);
     // A restart does not go through the sentinels' timers, and nothing goes through none.
     let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_) | Kind::None);
-    match feasible.refusal() {
+    match feasible.refusal("the sentinels") {
         Some(reason) if judged => {
             let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
             let judgement = Judgement::new(Verdict::Refused, "target-infeasible", reason, next);

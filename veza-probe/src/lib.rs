@@ -24,5 +24,6 @@ pub mod outage;
 pub mod ledger;
 pub mod tenure;
 pub mod verdict;
+pub mod feasible;
 pub mod report;
 pub mod drill;
