@@ -14,7 +14,7 @@ use veza_probe::instance::InstanceName;
 pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a fault may outlast a check that was killed.
-const PROMISED: Duration = Duration::from_secs(15);
+const PROMISED: Duration = Duration::from_secs(10);
 
 /// The instances of the group.
 pub const NODES: [&str; 3] = ["redis-1", "redis-2", "redis-3"];
