@@ -6,6 +6,7 @@ pub mod data;
 pub mod group;
 pub mod feasibility;
 pub mod history;
+pub mod seats;
 
 use std::time::Duration;
 
@@ -20,12 +21,13 @@ use veza_probe::story::Story;
 use veza_probe::verdict::{Judgement, Verdict};
 use veza_probe::way::Way;
 
-use crate::cli::Args;
+use crate::cli::{Args, Target};
 use crate::targets::connection::{Error, Link, Server};
 use crate::targets::{Targets, locate};
 use data::State;
 use feasibility::Timers;
 use group::{Eyes, LIMIT, Place};
+use seats::{Course, Seat, Seats};
 use sentinels::{Announced, Trouble, View};
 
 /// How long a group that is not whole at first is asked again: a replica acknowledges once a second.
@@ -50,8 +52,10 @@ pub struct Member {
 pub struct Baseline {
     /// All servers, the master first.
     pub members: Vec<Member>,
-    /// The instances that sentinels run in.
-    pub sentinel_instances: Vec<InstanceName>,
+    /// The sentinels: which of them are held, and which go on.
+    pub seats: Seats,
+    /// How long units are held, where they are.
+    pub course: Course,
     /// What the live timers can promise.
     pub feasible: Feasible,
     /// What has to be equal for two runs to be comparable.
@@ -69,6 +73,12 @@ impl Baseline {
     /// Its replicas: control members of the fault's evidence.
     pub fn replicas(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().skip(1)
+    }
+
+    /// The names of the sentinels that are not held.
+    pub fn living(&self) -> Vec<&str> {
+        let living = self.seats.living.iter();
+        living.map(|server| server.name.as_str()).collect()
     }
 
     /// All servers, and how they are reached.
@@ -118,9 +128,9 @@ pub async fn measure(
     let warnings = feasible.warning().into_iter().chain(timers.second());
     let mut notes: Vec<String> = warnings.collect();
     notes.extend(persistent(targets, &members).await?);
-    notes.extend(barred(&view));
-    let sentinel_instances = instances_of(site, targets);
-    let read = last_try_s(args, site, targets, &sentinel_instances).await;
+    notes.extend(barred(args, &view)?);
+    let (seats, course) = seated(args, site, targets, &members, (&view, &feasible))?;
+    let read = last_try_s(args, site, targets, &seats.instances).await;
     let settled = settled(args, read, &view, story).await?;
     notes.extend(settled);
     story.say(&format!(
@@ -130,7 +140,8 @@ pub async fn measure(
     Ok(Baseline {
         conditions: conditions(targets, &members, &view).await,
         members,
-        sentinel_instances,
+        seats,
+        course,
         feasible,
         notes,
     })
@@ -138,8 +149,10 @@ pub async fn measure(
 
 fn feasible(args: &Args, timers: Timers) -> Result<Feasible, Untouched> {
     let feasible = feasibility::judge(timers, &args.fault, args.rto_target);
-    // A restart does not go through the sentinels' timers, and nothing goes through none.
-    let judged = !args.allow_infeasible && !matches!(args.fault, Kind::KillRestart(_) | Kind::None);
+    // A restart does not go through the sentinels' timers, nothing goes through none, and where sentinels are
+    // held no failover is to come.
+    let through = !matches!(args.fault, Kind::KillRestart(_) | Kind::None);
+    let judged = !args.allow_infeasible && through && args.target == Target::Master;
     match feasible.refusal("the sentinels") {
         Some(reason) if judged => {
             let next = "change the timers or --rto-target; --allow-infeasible runs all the same";
@@ -263,25 +276,57 @@ async fn persistent(targets: &Targets, members: &[Member]) -> Result<Vec<String>
     Ok(notes)
 }
 
-/// What bars every replica from promotion: a failover can't succeed then. That is for the drill to show.
-fn barred(view: &View) -> Option<String> {
+/// Which sentinels are held, and for how long.
+fn seated(
+    args: &Args,
+    site: &Site,
+    targets: &Targets,
+    members: &[Member],
+    (view, feasible): (&View, &Feasible),
+) -> Result<(Seats, Course), Untouched> {
+    let Some(master) = members.first() else {
+        return Err(refused("master-down", "no server is the master"));
+    };
+    let known = seats_of(site, targets);
+    let all = (targets.sentinels.as_slice(), known.as_slice());
+    let seats = seats::divide(args.target, all, &master.instance, view.quorum);
+    let timers = (view.down_after_ms as f64 / 1e3, feasible.worst_s);
+    let max_fault = args.drill.max_fault(args.rto_target);
+    let course = seats::course(args.target, timers, max_fault);
+    Ok((seats.map_err(of_trouble)?, course.map_err(of_trouble)?))
+}
+
+/// What bars every replica from promotion: a failover can't succeed then. That is for the drill to show; where
+/// it is to show that nobody is promoted, it would show nothing.
+///
+/// # Errors
+/// Refused, where it would show nothing.
+fn barred(args: &Args, view: &View) -> Result<Option<String>, Untouched> {
     let barred = view
         .replicas
         .iter()
         .all(|replica| replica.priority == Some(0));
-    barred.then(|| "no replica may be promoted: all have replica-priority 0".to_owned())
+    let words = "no replica may be promoted: all have replica-priority 0";
+    match args.target {
+        _ if !barred => Ok(None),
+        Target::Master => Ok(Some(words.to_owned())),
+        Target::Sentinel | Target::Quorum => Err(refused("promotion-barred", words)),
+    }
 }
 
-/// The instances that the sentinels run in.
-fn instances_of(site: &Site, targets: &Targets) -> Vec<InstanceName> {
-    let has = |server: &Server| {
+/// The sentinels that run in an instance of the project.
+fn seats_of(site: &Site, targets: &Targets) -> Vec<Seat> {
+    let seat = |server: &Server| {
         let found = site.instances.iter().find(|instance| {
             let mut own = instance.ipv4().into_iter();
             own.any(|ip| server.address.ip() == ip)
         });
-        found.map(|instance| instance.name.clone())
+        found.map(|instance| Seat {
+            instance: instance.name.clone(),
+            server: server.clone(),
+        })
     };
-    targets.sentinels.iter().filter_map(has).collect()
+    targets.sentinels.iter().filter_map(seat).collect()
 }
 
 /// How long ago a sentinel last tried a failover that still counts, in seconds; none when none did.
@@ -299,7 +344,8 @@ async fn last_try_s(
     }
     let mut last: Option<f64> = None;
     for instance in instances {
-        let read = history::last_try_s(&site.incus, instance, &args.sentinel_unit).await?;
+        let unit = args.sentinel_unit.as_str();
+        let read = history::last_try_s(&site.incus, instance, unit).await?;
         last = match (last, read) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

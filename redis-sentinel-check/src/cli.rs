@@ -1,10 +1,11 @@
 //! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
 
+use std::fmt;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use veza_probe::arguments::{DrillArgs, node_instance, seconds};
-use veza_probe::fault::Kind;
+use veza_probe::fault::{Kind, Unit};
 use veza_probe::instance::InstanceName;
 use veza_probe::verdict::EXIT_CODES;
 
@@ -12,7 +13,8 @@ use veza_probe::verdict::EXIT_CODES;
 const SENTINEL_PORT: u16 = 26_379;
 
 /// Breaks the master of a Redis group under Sentinel, measures how long a client could not write, puts it
-/// back, waits until the group is whole, and reads what became of the writes.
+/// back, waits until the group is whole, and reads what became of the writes. Or holds sentinels (--target),
+/// and makes sure that clients don't notice, and that nobody is promoted without a quorum.
 ///
 /// Gates:
 ///   rto         from the last write that succeeded before the outage to the first one after it, as a
@@ -25,6 +27,17 @@ const SENTINEL_PORT: u16 = 26_379;
 ///               writes that were refused and are there all the same; none
 ///   two-primaries
 ///               writes acknowledged by one server while another one acknowledged writes, too; none
+/// With --target sentinel, in place of rto:
+///   no-outage   probes that failed, from the fault to the end; none
+///   no-failover failovers that were begun; none
+/// With --target quorum, in place of rto:
+///   no-outage   probes that failed while only sentinels were held; none
+///   no-promotion
+///               servers that became master, or took writes, while the master was held, too; none
+///   no-writes   writes that succeeded meanwhile; none
+///
+/// Shown without a gate: how long a client waited that keeps its connection and has no limit of its own
+/// (kept-connection), and reads in which the old master knew less than had been acknowledged (stale-reads).
 ///
 /// Refuses (1) before anything is touched when the sentinels don't all answer and agree, when a replica is
 /// not in step, when the master would come back empty, when a failover would have to wait for an earlier
@@ -59,19 +72,41 @@ pub struct Args {
     #[arg(long, env = "REDIS_USERNAME", value_name = "USER")]
     pub user: Option<String>,
 
-    /// The sentinels' systemd unit: its log is read before the fault.
+    /// The sentinels' systemd unit: its log is read before the fault, and --target holds it.
     #[arg(
         long,
         env = "REDIS_SENTINEL_UNIT",
         value_name = "UNIT",
-        default_value = "redis-sentinel"
+        default_value = "redis-sentinel",
+        value_parser = Unit::new
     )]
-    pub sentinel_unit: String,
+    pub sentinel_unit: Unit,
+
+    /// The servers' systemd unit: the master's is held with --target quorum.
+    #[arg(
+        long,
+        env = "REDIS_SERVER_UNIT",
+        value_name = "UNIT",
+        default_value = "redis-server",
+        value_parser = Unit::new
+    )]
+    pub server_unit: Unit,
 
     /// Which instance a server runs in, where its address can't tell: the host as the sentinels announce
     /// it. May be repeated.
     #[arg(long = "instance", value_name = "HOST=NAME", value_parser = node_instance)]
     pub instances: Vec<(String, InstanceName)>,
+
+    /// What is broken: the `master`, as --fault says; one `sentinel`, whose unit is held; or the `quorum`: the
+    /// units of so many sentinels are held that no failover can be decided, and then the master's, too.
+    #[arg(
+        long,
+        env = "REDIS_TARGET",
+        value_enum,
+        value_name = "WHAT",
+        default_value = "master"
+    )]
+    pub target: Target,
 
     /// What is done to the master: `stop` (power cut), `freeze` (a host that hangs), `partition` (its link
     /// vanishes), `kill:UNIT` (a crash that stays), `hold:UNIT` (stopped cleanly and held down),
@@ -112,14 +147,51 @@ pub struct Args {
     pub drill: DrillArgs,
 }
 
+/// What is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// The master.
+    #[default]
+    Master,
+    /// One sentinel.
+    Sentinel,
+    /// So many sentinels that none is promoted, and then the master.
+    Quorum,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Master => "master",
+            Target::Sentinel => "sentinel",
+            Target::Quorum => "quorum",
+        })
+    }
+}
+
 impl Args {
-    /// Reads the sentinels' addresses.
+    /// Reads the sentinels' addresses, and makes sure that the flags fit together; `typed` tells whether the
+    /// argument of this id was on the command line.
     ///
     /// # Errors
     /// A sentence for the user.
-    pub fn read(&mut self) -> Result<(), String> {
+    pub fn read(&mut self, typed: &dyn Fn(&str) -> bool) -> Result<(), String> {
         self.addresses = addresses(&self.sentinels)?;
+        if self.target != Target::Master && typed("fault") {
+            let target = self.target;
+            return Err(format!(
+                "--fault is what is done to the master; --target {target} holds units"
+            ));
+        }
         Ok(())
+    }
+
+    /// What is done at first: to the master, or to sentinels.
+    pub fn first_fault(&self) -> Kind {
+        match self.target {
+            Target::Master => self.fault.clone(),
+            Target::Sentinel | Target::Quorum => Kind::Hold(self.sentinel_unit.clone()),
+        }
     }
 
     /// Every sentinel: host and port.
@@ -208,12 +280,37 @@ mod tests {
             ("--fault", "kill"),
             ("--instance", "=pg"),
             ("--max-lost-writes", "-1"),
+            ("--target", "replica"),
+            ("--sentinel-unit", "a.timer"),
         ] {
             let Parsed::Usage(judgement) = parsed(&[&format!("{flag}={value}")]) else {
                 panic!("{flag}={value}")
             };
             assert!(judgement.reason.contains(flag), "{}", judgement.reason);
         }
+    }
+
+    #[test]
+    fn sentinels_are_held_and_nothing_else() {
+        for target in ["sentinel", "quorum"] {
+            let Parsed::Run(args) = parsed(&["--target", target]) else {
+                panic!("{target}")
+            };
+            assert_eq!(args.target.to_string(), target);
+            assert_eq!(
+                args.first_fault().to_string(),
+                "hold:redis-sentinel.service"
+            );
+            let both = ["--target", target, "--fault", "stop"];
+            let Parsed::Usage(judgement) = parsed(&both) else {
+                panic!("{target}")
+            };
+            assert!(judgement.reason.contains("--fault"), "{}", judgement.reason);
+        }
+        let Parsed::Run(args) = parsed(&["--fault", "freeze"]) else {
+            panic!()
+        };
+        assert_eq!(args.first_fault(), Kind::Freeze);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use veza_probe::arguments::DrillArgs;
 use veza_probe::clock::{Clock, Stop};
-use veza_probe::drill::{Asked, Broken, Check, Found, Site, SoFar};
+use veza_probe::drill::{Asked, Broken, Check, Found, Later, Site, SoFar};
 use veza_probe::fault::Kind;
 use veza_probe::instance::InstanceName;
 use veza_probe::report::{Report, Untouched};
@@ -43,12 +43,12 @@ impl Check for Args {
         &self.drill
     }
 
-    fn complete(&mut self, _typed: &dyn Fn(&str) -> bool) -> Result<(), String> {
-        self.read()
+    fn complete(&mut self, typed: &dyn Fn(&str) -> bool) -> Result<(), String> {
+        self.read(typed)
     }
 
     fn fault(&self) -> Kind {
-        self.fault.clone()
+        self.first_fault()
     }
 
     fn rto_target(&self) -> Duration {
@@ -78,11 +78,15 @@ impl Check for Args {
     }
 
     fn broken(&self, found: &Found<Args>) -> Vec<Broken> {
-        fault::broken(found)
+        fault::broken(self, &found.baseline)
     }
 
     fn controls(&self, found: &Found<Args>) -> Vec<Asked> {
-        fault::controls(&found.baseline)
+        fault::controls(self, &found.baseline)
+    }
+
+    fn later(&self, found: &Found<Args>) -> Vec<Later> {
+        fault::later(self, &found.baseline)
     }
 
     fn members(&self, found: &Found<Args>) -> Vec<InstanceName> {

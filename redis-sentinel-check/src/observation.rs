@@ -4,7 +4,10 @@ pub mod keys;
 pub mod writer;
 pub mod sentinels;
 pub mod follower;
+pub mod reads;
 pub mod rivals;
+pub mod kept;
+pub mod calm;
 pub mod phases;
 
 use std::time::Duration;
@@ -19,12 +22,15 @@ use veza_probe::tenure::Tenure;
 use veza_probe::undo::Chore;
 
 use crate::baseline::group::{Eyes, LIMIT};
+use crate::baseline::seats::Course;
 use crate::baseline::{Baseline, data, refused};
-use crate::cli::Args;
+use crate::cli::{Args, Target};
 use crate::targets::connection::{Link, Server};
 use crate::targets::{Targets, logins};
 use follower::{Follower, Record};
+use kept::{Keeper, Kept};
 use keys::Keys;
+use reads::Read;
 use rivals::Rivals;
 use sentinels::{Heard, Listeners};
 use writer::{Ledgers, Log, Route, SentinelClient};
@@ -34,6 +40,7 @@ const CONNECT_FIRST: Duration = Duration::from_millis(500);
 
 /// The observation under way.
 pub struct Watch {
+    clock: Clock,
     client: Client,
     route: Route,
     keys: Keys,
@@ -41,6 +48,9 @@ pub struct Watch {
     listeners: Listeners,
     follower: Follower,
     rivals: Rivals,
+    keeper: Keeper,
+    target: Target,
+    course: Course,
 }
 
 /// Everything that was seen.
@@ -53,6 +63,12 @@ pub struct Observation {
     pub record: Record,
     /// What each server answered when it was asked to take a write.
     pub rivals: Vec<Tenure>,
+    /// What each server answered when it was asked for what had been acknowledged.
+    pub reads: Vec<Read>,
+    /// How a client fared that keeps its connection.
+    pub kept: Kept,
+    /// When all of this was gathered.
+    pub ended: At,
     /// What became of the writes; none when that is not known yet, or can't be read.
     pub ledgers: Option<Ledgers>,
     /// What else a person should know: what could not be read or cleaned up, and whether the old master is
@@ -119,7 +135,11 @@ pub async fn start(
         client: Client::new(clock, story, (prober, shape), args.drill.settle),
         listeners: Listeners::start(*clock, story, sentinels, login),
         follower: Follower::start(*clock, eyes),
-        rivals: Rivals::start(*clock, baseline, &targets.login, &keys),
+        rivals: Rivals::start(*clock, baseline, &targets.login, (&keys, &log)),
+        keeper: Keeper::start(*clock, &route, sentinels, &keys),
+        target: args.target,
+        course: baseline.course,
+        clock: *clock,
         route,
         keys,
         log,
@@ -132,6 +152,13 @@ pub async fn start(
         return Err(untouched);
     }
     Ok(watch)
+}
+
+/// When a stage was watched for so many seconds; no longer than the fault may stay.
+fn held_until(since: Option<At>, seconds: f64, (fault, limit): (&Fault, Duration)) -> At {
+    let most = fault.called.plus(limit);
+    let since = since.unwrap_or(fault.called);
+    since.plus(Duration::from_secs_f64(seconds)).min(most)
 }
 
 /// How many replicas a write has to reach to be safe.
@@ -158,8 +185,30 @@ impl drill::Watch<Args> for Watch {
         self.client.lost()
     }
 
+    /// Only sentinels are held: clients go on.
+    async fn until_next(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
+        let since = fault.evidence.as_ref().map(|evidence| evidence.at);
+        let until = held_until(since, self.course.first_s, (fault, limit));
+        let doing = "sentinels are held, clients go on";
+        self.client.watch_until(until, doing, stop).await;
+    }
+
+    /// Where sentinels are held, there is nothing to wait for but the time in which a failover would come.
     async fn until_service_back(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
-        self.client.until_service_back(fault, limit, stop).await;
+        let last = fault.later.last().map_or(&fault.evidence, |l| &l.evidence);
+        let since = last.as_ref().map(|evidence| evidence.at);
+        let until = held_until(since, self.course.last_s, (fault, limit));
+        match self.target {
+            Target::Master => self.client.until_service_back(fault, limit, stop).await,
+            Target::Sentinel => {
+                let doing = "a sentinel is held, nothing may happen";
+                self.client.watch_until(until, doing, stop).await;
+            }
+            Target::Quorum => {
+                let doing = "the master is held without a quorum, nobody may be promoted";
+                self.client.watch_until(until, doing, stop).await;
+            }
+        }
     }
 
     /// Everyone who is asked says when the group is whole again.
@@ -174,11 +223,15 @@ impl drill::Watch<Args> for Watch {
     }
 
     fn so_far(&self) -> Observation {
+        let asking = self.rivals.so_far();
         Observation {
             client: self.client.so_far(),
             heard: self.listeners.so_far(),
             record: self.follower.inspect(Record::clone),
-            rivals: self.rivals.so_far(),
+            reads: asking.reads,
+            rivals: asking.tenures,
+            kept: self.keeper.so_far(),
+            ended: self.clock.at(),
             ledgers: None,
             leftovers: Vec::new(),
         }
@@ -190,7 +243,8 @@ impl drill::Watch<Args> for Watch {
         let log = self.log.so_far();
         let heard = self.listeners.finish().await;
         let record = self.follower.finish();
-        let rivals = self.rivals.finish().await;
+        let asking = self.rivals.finish().await;
+        let (kept, ended) = (self.keeper.finish().await, self.clock.at());
         let mut leftovers = Vec::new();
         let end = client.samples.last().map_or(0, |last| last.number + 1);
         let rows = swept((&self.route, &self.keys), found, end, &mut leftovers).await;
@@ -203,7 +257,10 @@ impl drill::Watch<Args> for Watch {
             client,
             heard,
             record,
-            rivals,
+            rivals: asking.tenures,
+            reads: asking.reads,
+            kept,
+            ended,
             ledgers,
             leftovers,
         }

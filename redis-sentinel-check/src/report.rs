@@ -5,14 +5,14 @@ use veza_probe::drill::{Found, SoFar};
 use veza_probe::fault::{Fault, Kind};
 use veza_probe::ledger::{Ledger, told};
 use veza_probe::outage::{self, Phase};
-use veza_probe::report::{Event, Report, Table, probe_runs};
+use veza_probe::report::{Event, Figure, Report, Table, probe_runs};
 use veza_probe::tenure::{self, Answer, Tenure};
 
 use crate::baseline::data::State;
 use crate::baseline::{Baseline, Member};
-use crate::cli::Args;
+use crate::cli::{Args, Target};
 use crate::observation::phases::{self, About};
-use crate::observation::{ACTION, Observation, writer};
+use crate::observation::{ACTION, Observation, reads, writer};
 
 /// Adds what is this check's own to the report of a run.
 pub fn tell(args: &Args, run: &SoFar<'_, Args>, report: &mut Report) {
@@ -56,6 +56,7 @@ fn conditions(report: &mut Report, found: &Found<Args>, args: &Args) {
     let feasible = &baseline.feasible;
     let span = format!("{:.1} to {:.1} s", feasible.best_s, feasible.worst_s);
     report.condition("a failover by the live timers", span);
+    report.condition("target", args.target.to_string());
     let settle_s = args.drill.settle.as_secs_f64();
     report.condition("settle time", format!("{settle_s} s"));
     report
@@ -122,11 +123,21 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
             let note = format!("one failover followed another: the masters were {told}");
             report.notes.push(note);
         }
+        let breaks = fault.plan.kind.breaks();
+        report
+            .figures
+            .extend(kept(observation, about).filter(|_| breaks));
+        let writable = report.phases.iter().find(|phase| phase.name == "writable");
+        let writable = writable.filter(|_| breaks && !switches.is_empty());
+        let stale = writable.and_then(|phase| stale(observation, baseline, (phase, about.zero)));
+        report.figures.extend(stale);
         // One that systemd started again, before anybody was promoted, is the master still.
         let restart = matches!(fault.plan.kind, Kind::KillRestart(_));
-        let (phase, note) = match restart && switches.is_empty() {
-            true => (None, None),
-            false => fenced(observation, baseline, fault),
+        let (phase, note) = match args.target {
+            Target::Master if !(restart && switches.is_empty()) => {
+                fenced(observation, baseline, fault)
+            }
+            _ => (None, None),
         };
         let name = baseline.master().map(|master| master.name.as_str());
         let mut rivals = observation.rivals.iter();
@@ -160,6 +171,58 @@ fn observed(report: &mut Report, args: &Args, baseline: &Baseline, observation: 
     report.probe_runs = probe_runs(&observation.client.samples);
     report.notes.extend(observation.leftovers.iter().cloned());
     report.notes.extend(observation.client.failed_connections());
+}
+
+/// How long a client waited that keeps its connection, in one line.
+fn kept(observation: &Observation, about: About) -> Option<Figure> {
+    let Observation { kept, ended, .. } = observation;
+    let wait = kept.longest_wait(about.zero, *ended)?;
+    let after = |at: At| at.us_since(about.zero) as f64 / 1e6;
+    let until = match wait.until {
+        Some(until) => format!("to {:.2} s after the fault", after(until)),
+        None => "on, and was not answered again".to_owned(),
+    };
+    let met = |(at, words): &(At, String)| format!("met at {:.2} s: {words}", after(*at));
+    let met = kept.first_error(about.zero).map(met);
+    let met = met.unwrap_or_else(|| "it met no error".to_owned());
+    Some(Figure {
+        id: "kept-connection".to_owned(),
+        title: format!(
+            "the longest wait for a write of a client that keeps its connection without a limit of its own, from \
+             {:.2} {until}; {met}",
+            after(wait.from)
+        ),
+        unit: "s".to_owned(),
+        rounds: vec![wait.until.unwrap_or(*ended).us_since(wait.from) as f64 / 1e6],
+    })
+}
+
+/// What the old master answered from the past since the new one was writable, in one line.
+fn stale(
+    observation: &Observation,
+    baseline: &Baseline,
+    (writable, zero): (&Phase, At),
+) -> Option<Figure> {
+    let old = &baseline.master()?.name;
+    let found = reads::stale(&observation.reads, old, writable.at.latest);
+    let after = |at: At| at.us_since(zero) as f64 / 1e6;
+    let span = found.span.map(|(from, to)| {
+        format!(
+            "; from {:.2} to {:.2} s after the fault it lacked what had been acknowledged",
+            after(from),
+            after(to)
+        )
+    });
+    Some(Figure {
+        id: "stale-reads".to_owned(),
+        title: format!(
+            "of {} that {old} answered after the new master took writes{}",
+            found.answered,
+            span.unwrap_or_default()
+        ),
+        unit: "reads".to_owned(),
+        rounds: vec![found.stale as f64],
+    })
 }
 
 /// What the old master answered when it was asked to take a write, in runs of the same answer.

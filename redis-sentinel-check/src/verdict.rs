@@ -7,7 +7,8 @@ use veza_probe::outage::Interval;
 use veza_probe::tenure::{self, Tenure};
 use veza_probe::verdict::{Experiment, Gate, Judgement, Measured};
 
-use crate::cli::Args;
+use crate::cli::{Args, Target};
+use crate::observation::calm::{self, Stretch};
 use crate::observation::phases::{self, About};
 use crate::observation::{Observation, writer::Ledgers};
 
@@ -25,8 +26,12 @@ pub struct Promises {
 /// What the run saw, as far as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// What was broken.
+    pub target: Target,
     /// What it came to as an experiment.
     pub experiment: Experiment,
+    /// What happened while sentinels were held.
+    pub calm: Calm,
     /// From the heal until the group was whole, in seconds.
     pub redundancy_s: Option<Measured>,
     /// Whether systemd was left to start the unit again, and then whether the sentinels failed over all the
@@ -41,6 +46,82 @@ pub struct Seen {
     /// How many writes one server acknowledged while another one did, too; none when the old master could not
     /// be asked.
     pub two_primaries: Option<u64>,
+}
+
+/// What happened while sentinels were held, where they were.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Calm {
+    /// How many probes failed that must not; none when there was none to fail.
+    pub failed: Option<u64>,
+    /// How many failovers were begun, or without a quorum, servers promoted; none when that is not known.
+    pub failovers: Option<u64>,
+    /// How many writes succeeded while the master was held, too; none when none was tried.
+    pub writes: Option<u64>,
+    /// For how long only sentinels were held, where the master was held afterwards, in seconds.
+    pub first_s: f64,
+    /// For how long everything was held, in seconds.
+    pub last_s: f64,
+}
+
+impl Calm {
+    /// What was seen while one sentinel was held, and since: `held` is how long it was, and how long it had
+    /// to be.
+    fn of_sentinel(so_far: &SoFar<'_, Args>, master: &str, healed: Option<At>) -> Option<Calm> {
+        let (fault, observation) = (so_far.fault?, so_far.observation?);
+        let baseline = &so_far.found.baseline;
+        let held = stretch(fault.evidence.as_ref()?.at, healed);
+        let said = &observation.heard.said;
+        let failovers = calm::failovers(said, &baseline.living(), master, held);
+        let since = (fault.called, At(i64::MAX));
+        Some(Calm {
+            failed: calm::failed(observation.client.steady(), since),
+            failovers: failovers.filter(|_| long_enough(held, baseline.course.last_s)),
+            writes: None,
+            first_s: 0.0,
+            last_s: seconds(held),
+        })
+    }
+
+    /// What was seen while the quorum was gone, and then the master, too.
+    fn of_quorum(so_far: &SoFar<'_, Args>, master: &str, healed: Option<At>) -> Option<Calm> {
+        let (fault, observation) = (so_far.fault?, so_far.observation?);
+        let baseline = &so_far.found.baseline;
+        let (first, later) = (fault.evidence.as_ref()?, fault.later.first()?);
+        let (held, alone) = (
+            stretch(later.evidence.as_ref()?.at, healed),
+            (first.at, later.called),
+        );
+        let old = baseline.master().map(|master| master.name.as_str())?;
+        let heard = (observation.heard.said.as_slice(), baseline.living());
+        let heard = (heard.0, heard.1.as_slice(), master);
+        let promotions = calm::promotions(heard, (&observation.rivals, old), held);
+        let samples = observation.client.steady();
+        let failed = calm::failed(samples, (fault.called, later.called));
+        let course = baseline.course;
+        Some(Calm {
+            failed: failed.filter(|_| long_enough(alone, course.first_s)),
+            failovers: promotions.filter(|_| long_enough(held, course.last_s)),
+            writes: calm::succeeded(samples, held),
+            first_s: seconds(alone),
+            last_s: seconds(held),
+        })
+    }
+}
+
+fn stretch(from: At, healed: Option<At>) -> Stretch {
+    (from, healed.unwrap_or(At(i64::MAX)))
+}
+
+fn seconds((from, to): Stretch) -> f64 {
+    match to {
+        At(i64::MAX) => 0.0,
+        to => to.us_since(from) as f64 / 1e6,
+    }
+}
+
+/// Of a stretch that is shorter than it had to be nothing can be said.
+fn long_enough(held: Stretch, needed_s: f64) -> bool {
+    seconds(held) >= needed_s
 }
 
 impl Seen {
@@ -86,9 +167,11 @@ pub fn promises(args: &Args) -> Promises {
 pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
     let client = so_far.observation.map(|observation| &observation.client);
     let mut seen = Seen {
+        target: args.target,
         experiment: so_far.experiment(args, client),
         ..Seen::default()
     };
+    seen.experiment.unnoticed = args.target == Target::Sentinel;
     if let Some(fault) = so_far.fault {
         seen.restart = matches!(fault.plan.kind, Kind::KillRestart(_)).then_some(false);
         if let Some(observation) = so_far.observation {
@@ -98,6 +181,12 @@ pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
                 healed: so_far.healing_began(),
             };
             seen.observed(observation, about);
+            seen.calm = match args.target {
+                Target::Master => None,
+                Target::Sentinel => Calm::of_sentinel(so_far, &args.master, about.healed),
+                Target::Quorum => Calm::of_quorum(so_far, &args.master, about.healed),
+            }
+            .unwrap_or_default();
             let old = so_far.found.baseline.master().map(|master| &master.name);
             let old = old.map(String::as_str).unwrap_or_default();
             seen.asked(&observation.rivals, old, fault, about.healed);
@@ -123,23 +212,52 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     if experiment.control_run {
         return vec![experiment.no_outage()];
     }
-    let rto = "time in which a client could not write";
     let redundancy = "time until the group was whole after the heal";
     let limit_s = promises.redundancy_s;
     let writes = |id: &str, title: &str, limit: u64, count: Option<u64>| {
         let count = count.map(|count| Measured::exact(count as f64));
         Gate::at_most(id, title, limit as f64, "writes", count)
     };
+    let calm = &seen.calm;
+    let none = |id: &str, title: &str, unit: &str, count: Option<u64>| {
+        let count = count.map(|count| Measured::exact(count as f64));
+        Gate::at_most(id, title, 0.0, unit, count)
+    };
+    let mut gates = match seen.target {
+        Target::Master => {
+            let rto = "time in which a client could not write";
+            let outage_s = experiment.outage_s;
+            vec![Gate::at_most("rto", rto, promises.rto_s, "s", outage_s)]
+        }
+        Target::Sentinel => {
+            let failed = "probes that failed, although only a sentinel was held";
+            let begun = "failovers that were begun, although the master was well";
+            vec![
+                none("no-outage", failed, "probes", calm.failed),
+                none("no-failover", begun, "events", calm.failovers),
+            ]
+        }
+        Target::Quorum => {
+            let failed = "probes that failed while only sentinels were held";
+            let promoted = "promotions without a quorum";
+            let taken = "writes that succeeded while the master was held, too";
+            vec![
+                none("no-outage", failed, "probes", calm.failed),
+                none("no-promotion", promoted, "promotions", calm.failovers),
+                none("no-writes", taken, "writes", calm.writes),
+            ]
+        }
+    };
     let lost = "writes that every replica had confirmed and that are not there at the end";
     let phantoms = "refused writes that are there";
     let two = "writes that one server took while another one did, too";
-    vec![
-        Gate::at_most("rto", rto, promises.rto_s, "s", experiment.outage_s),
+    gates.extend([
         Gate::at_most("redundancy", redundancy, limit_s, "s", seen.redundancy_s),
         writes("lost-writes", lost, promises.lost_writes, seen.lost),
         writes("phantom-writes", phantoms, 0, seen.phantoms),
         writes("two-primaries", two, 0, seen.two_primaries),
-    ]
+    ]);
+    gates
 }
 
 /// The verdict over what was seen.
@@ -168,11 +286,27 @@ fn held(seen: &Seen) -> String {
         Some(false) => "was killed and restarted by systemd, without a failover",
         Some(true) => "was killed and restarted by systemd; the sentinels failed over all the same",
     };
+    let Calm {
+        first_s, last_s, ..
+    } = seen.calm;
+    let came = match seen.target {
+        Target::Master => format!(
+            "a client could not write for {} after {} {how}",
+            told(seen.experiment.outage_s),
+            seen.experiment.target
+        ),
+        Target::Sentinel => format!(
+            "the sentinel of {} was held for {last_s:.1} s: no client noticed, and nobody failed over",
+            seen.experiment.target
+        ),
+        Target::Quorum => format!(
+            "without a quorum ({} held) clients went on for {first_s:.1} s; with the master held, too, nobody was \
+             promoted and no write succeeded for {last_s:.1} s",
+            seen.experiment.target
+        ),
+    };
     format!(
-        "a client could not write for {} after {} {how}; the group was whole again {} after the heal{lost}\
-         {plain}",
-        told(seen.experiment.outage_s),
-        seen.experiment.target,
+        "{came}; the group was whole again {} after the heal{lost}{plain}",
         told(seen.redundancy_s)
     )
 }
@@ -245,6 +379,84 @@ mod tests {
             with(|s| s.experiment.outage_s = open(20.0)).0,
             Verdict::Inconclusive
         );
+    }
+
+    fn held(target: Target) -> Seen {
+        let mut seen = Seen {
+            target,
+            calm: Calm {
+                failed: Some(0),
+                failovers: Some(0),
+                writes: Some(0),
+                first_s: 3.6,
+                last_s: 7.4,
+            },
+            ..good()
+        };
+        if target == Target::Sentinel {
+            (seen.experiment.outage_s, seen.experiment.unnoticed) = (None, true);
+        }
+        seen
+    }
+
+    #[test]
+    fn what_must_not_happen_while_sentinels_are_held_at_and_above_its_limit() {
+        type Change = fn(&mut Calm, Option<u64>);
+        let failed: Change = |c, n| c.failed = n;
+        let failovers: Change = |c, n| c.failovers = n;
+        let writes: Change = |c, n| c.writes = n;
+        for (target, change, reason_id) in [
+            (Target::Sentinel, failed, "no-outage-missed"),
+            (Target::Sentinel, failovers, "no-failover-missed"),
+            (Target::Quorum, failed, "no-outage-missed"),
+            (Target::Quorum, failovers, "no-promotion-missed"),
+            (Target::Quorum, writes, "no-writes-missed"),
+        ] {
+            let with = |count| {
+                let mut seen = held(target);
+                change(&mut seen.calm, count);
+                judged(&seen)
+            };
+            assert_eq!(with(Some(0)).0, Verdict::Pass);
+            assert_eq!(with(Some(1)), (Verdict::Fail, reason_id.into()));
+            // Not known is never held.
+            assert_eq!(with(None).0, Verdict::Inconclusive);
+        }
+    }
+
+    #[test]
+    fn held_sentinels_are_told_as_what_they_are_and_prove_nothing_unseen() {
+        let told = |target| judge(&held(target), &gates(&held(target), &PROMISES)).reason;
+        assert!(told(Target::Sentinel).contains("held for 7.4 s: no client noticed"));
+        assert!(told(Target::Quorum).contains("clients went on for 3.6 s"));
+        assert!(!told(Target::Quorum).contains("could not write"));
+        for target in [Target::Sentinel, Target::Quorum] {
+            let mut seen = held(target);
+            seen.experiment.evidence = false;
+            assert_eq!(judged(&seen), (Verdict::Inconclusive, "no-evidence".into()));
+            seen = Seen {
+                target,
+                ..Seen::default()
+            };
+            assert_ne!(judged(&seen).0, Verdict::Pass);
+            let ids: Vec<String> = gates(&seen, &PROMISES).into_iter().map(|g| g.id).collect();
+            assert!(!ids.contains(&"rto".to_owned()), "{ids:?}");
+        }
+        // Without a quorum writes must fail: where none did, the master was not what clients use.
+        let mut seen = held(Target::Quorum);
+        seen.experiment.outage_s = None;
+        assert_eq!(
+            judged(&seen),
+            (Verdict::Inconclusive, "no-outage-seen".into())
+        );
+    }
+
+    #[test]
+    fn of_a_time_that_was_too_short_nothing_is_said() {
+        let held = (At(0), At(7_400_000));
+        assert!(long_enough(held, 7.3) && long_enough(held, 7.4));
+        assert!(!long_enough(held, 7.5));
+        assert!(!long_enough((At(0), At(i64::MAX)), 1.0), "not healed yet");
     }
 
     #[test]

@@ -11,10 +11,11 @@
 //!
 //! - [`Check`], implemented by its parsed arguments (a clap `Parser` that flattens [`DrillArgs`]): its
 //!   name, whom it is about ([`Check::resolve`]), what was found ([`Check::measure`]), which instances
-//!   the fault breaks and which servers tell of it ([`Check::broken`], [`Check::controls`]), what else
-//!   belongs to the system ([`Check::members`]), what only this program can clean up
-//!   ([`Check::chores`], [`Check::chore`]), the watch ([`Check::start`]), the promises
-//!   ([`Check::judge`]), and its part of the report ([`Check::tell`]).
+//!   the fault breaks and which servers tell of it ([`Check::broken`], [`Check::controls`]), what is
+//!   broken on top of it, if something is ([`Check::later`], [`Watch::until_next`]), what else belongs to
+//!   the system ([`Check::members`]), what only this program can clean up ([`Check::chores`],
+//!   [`Check::chore`]), the watch ([`Check::start`]), the promises ([`Check::judge`]), and its part of the
+//!   report ([`Check::tell`]).
 //! - [`Watch`]: what a client and the system say, from before the fault until redundancy is back.
 //!   A [`Client`] does the client's half of it.
 //!
@@ -25,10 +26,12 @@ mod parse;
 mod site;
 mod plan;
 mod injection;
+mod stages;
 mod client;
 mod reports;
 mod run;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -143,6 +146,12 @@ pub trait Check: CommandFactory + FromArgMatches + Sized {
     /// Members that answer over the same path as long as we are not blind, the best one first.
     fn controls(&self, found: &Found<Self>) -> Vec<Asked>;
 
+    /// What is broken later, one after the other, while all before stays broken; everything is healed
+    /// together. How long each is watched before the next, [`Watch::until_next`] says.
+    fn later(&self, _found: &Found<Self>) -> Vec<Later> {
+        Vec::new()
+    }
+
     /// Every instance of the system, those of [`Check::broken`] among them, in any order.
     fn members(&self, found: &Found<Self>) -> Vec<InstanceName>;
 
@@ -209,6 +218,17 @@ pub trait Watch<C: Check> {
     /// Why nothing more is known of the client, where its observer was lost.
     fn lost(&self) -> Option<String>;
 
+    /// Waits until what is broken so far was watched for long enough, before the next of [`Check::later`] is;
+    /// for at most `limit` after the fault, or until a signal.
+    fn until_next(
+        &mut self,
+        _fault: &Fault,
+        _limit: Duration,
+        _stop: &mut Stop,
+    ) -> impl Future<Output = ()> {
+        async {}
+    }
+
     /// Waits until clients succeed again and go on doing so, for at most `limit` after the fault, or until
     /// a signal. A control run is watched for a fixed time.
     fn until_service_back(
@@ -261,6 +281,18 @@ pub struct Broken {
     pub asked: Asked,
 }
 
+/// What is broken later, and how that is known.
+#[derive(Clone)]
+pub struct Later {
+    /// What is done.
+    pub kind: Kind,
+    /// To whom: never empty.
+    pub broken: Vec<Broken>,
+    /// Members that answer over the same path as long as we are not blind, although all of this and of what
+    /// came before is broken.
+    pub controls: Vec<Asked>,
+}
+
 /// What a run has gathered when a report is due.
 pub struct SoFar<'a, C: Check> {
     /// What was found before.
@@ -294,8 +326,8 @@ impl<C: Check> SoFar<'_, C> {
             return experiment;
         };
         experiment.control_run = !fault.plan.kind.breaks();
-        experiment.evidence = fault.evidence.is_some();
-        experiment.trouble.clone_from(&fault.trouble);
+        experiment.evidence = fault.is_proven();
+        experiment.trouble = fault.first_trouble().cloned();
         if let Some(client) = client {
             let outages = outage::outages(client.steady());
             let longest = outage::client_outage(&outages, check.drill().settle);
@@ -309,9 +341,15 @@ impl<C: Check> SoFar<'_, C> {
 
 /// The instances that are to be broken, for people.
 fn broken<C: Check>(check: &C, found: &Found<C>) -> String {
-    let broken = check.broken(found).into_iter();
-    let broken: Vec<_> = broken.map(|broken| broken.instance.to_string()).collect();
-    broken.join(", ")
+    let later = check
+        .later(found)
+        .into_iter()
+        .flat_map(|stage| stage.broken);
+    let broken = check.broken(found).into_iter().chain(later);
+    let mut names: Vec<_> = broken.map(|broken| broken.instance.to_string()).collect();
+    let mut told = BTreeSet::new();
+    names.retain(|name| told.insert(name.clone()));
+    names.join(", ")
 }
 
 /// The whole of a check: `main` of its program.

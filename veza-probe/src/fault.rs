@@ -11,6 +11,7 @@ mod partition;
 mod kill;
 mod hold;
 mod kill_restart;
+mod stage;
 
 use std::fmt;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::instance::InstanceName;
 use crate::pulse::Pulse;
 
 pub use kind::{InvalidUnit, Kind, Unit, UnknownKind, WORDS};
+pub(crate) use stage::kinds;
+pub use stage::{Injected, Stage, inject_later, prepare_later, seen_later};
 
 /// How often a step of healing is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -50,6 +53,9 @@ pub struct Plan {
     pub kind: Kind,
     /// What is broken; running, all of them.
     pub targets: Vec<Target>,
+    /// What is broken later, one after the other, while all before stays broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<Stage>,
     /// The longest that the fault may stay before whoever watches over the check heals it, in
     /// seconds.
     pub ttl_s: u64,
@@ -170,12 +176,19 @@ impl Undo {
 impl Plan {
     /// What is broken, in words: `stop pgaf-primary`.
     pub fn told(&self) -> String {
-        let names: Vec<&str> = self.targets.iter().map(|t| t.instance.as_str()).collect();
-        match self.kind.unit() {
-            _ if names.is_empty() => "none".to_owned(),
-            Some(unit) => format!("{} {unit} in {}", self.kind.word(), names.join(", ")),
-            None => format!("{} {}", self.kind, names.join(", ")),
-        }
+        let later = self.later.iter().map(|stage| (&stage.kind, &stage.targets));
+        let all = [(&self.kind, &self.targets)].into_iter().chain(later);
+        let told: Vec<String> = all.map(|(kind, targets)| told(kind, targets)).collect();
+        told.join(", then ")
+    }
+}
+
+fn told(kind: &Kind, targets: &[Target]) -> String {
+    let names: Vec<&str> = targets.iter().map(|t| t.instance.as_str()).collect();
+    match kind.unit() {
+        _ if names.is_empty() => "none".to_owned(),
+        Some(unit) => format!("{} {unit} in {}", kind.word(), names.join(", ")),
+        None => format!("{kind} {}", names.join(", ")),
     }
 }
 
@@ -300,6 +313,7 @@ pub async fn prepare(
         system: system.to_owned(),
         kind: kind.clone(),
         targets: Vec::new(),
+        later: Vec::new(),
         ttl_s: 0,
         undo: Undo::default(),
         notes: Vec::new(),
@@ -363,6 +377,9 @@ pub struct Fault {
     pub trouble: Option<String>,
     /// Proof, from something other than the injector, that the fault took hold.
     pub evidence: Option<Evidence>,
+    /// What was broken later, as far as it came: an entry for each stage of the plan that was begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<Injected>,
 }
 
 /// Proof that a fault took hold: the target gives no protocol answer while a control member answers
@@ -386,43 +403,52 @@ pub struct Evidence {
 /// healing knows that nothing is broken.
 pub async fn inject(incus: &Incus, clock: &Clock, plan: &Plan) -> Fault {
     let called = clock.at();
-    let mut trouble = None;
-    for target in &plan.targets {
-        let done = match &plan.kind {
-            Kind::None => Ok(()),
-            Kind::Stop => stop::inject(incus, target, &plan.undo).await,
-            Kind::Freeze => freeze::inject(incus, target).await,
-            Kind::Partition => partition::inject(incus, target, &plan.undo).await,
-            Kind::Kill(unit) => kill::inject(incus, target, unit).await,
-            Kind::Hold(unit) => hold::inject(incus, target, unit).await,
-            Kind::KillRestart(unit) => kill_restart::inject(incus, target, unit).await,
-        };
-        if let Err(error) = done {
-            trouble = Some(error.to_string());
-            break;
-        }
-    }
+    let trouble = break_all(incus, &plan.kind, &plan.targets, &plan.undo).await;
     Fault {
         plan: plan.clone(),
         called,
         returned: clock.at(),
         trouble,
         evidence: None,
+        later: Vec::new(),
     }
+}
+
+/// Breaks every target, one by one; returns what the call said that failed.
+async fn break_all(incus: &Incus, kind: &Kind, targets: &[Target], undo: &Undo) -> Option<String> {
+    for target in targets {
+        let done = match kind {
+            Kind::None => Ok(()),
+            Kind::Stop => stop::inject(incus, target, undo).await,
+            Kind::Freeze => freeze::inject(incus, target).await,
+            Kind::Partition => partition::inject(incus, target, undo).await,
+            Kind::Kill(unit) => kill::inject(incus, target, unit).await,
+            Kind::Hold(unit) => hold::inject(incus, target, unit).await,
+            Kind::KillRestart(unit) => kill_restart::inject(incus, target, unit).await,
+        };
+        if let Err(error) = done {
+            return Some(error.to_string());
+        }
+    }
+    None
 }
 
 /// What Incus or the target's own systemd says of a fault that was injected: proof beside that of
 /// the protocol. None when it says that nothing is broken, or nothing at all.
 pub async fn seen(incus: &Incus, plan: &Plan) -> Option<String> {
+    all_seen(incus, &plan.kind, &plan.targets, &plan.undo).await
+}
+
+async fn all_seen(incus: &Incus, kind: &Kind, targets: &[Target], undo: &Undo) -> Option<String> {
     let mut words = Vec::new();
-    for target in &plan.targets {
-        let seen = match &plan.kind {
+    for target in targets {
+        let seen = match kind {
             Kind::None => None,
             Kind::Stop => stop::seen(incus, target).await,
             Kind::Freeze => freeze::seen(incus, target).await,
             Kind::Partition => partition::seen(incus, target).await,
             Kind::Kill(unit) | Kind::Hold(unit) => systemd::seen_down(incus, target, unit).await,
-            Kind::KillRestart(unit) => kill_restart::seen(incus, target, unit, &plan.undo).await,
+            Kind::KillRestart(unit) => kill_restart::seen(incus, target, unit, undo).await,
         };
         words.push(seen?);
     }

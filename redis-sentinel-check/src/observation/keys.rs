@@ -60,6 +60,11 @@ impl Keys {
         format!("{}r:{server}", self.prefix())
     }
 
+    /// The key of the client that keeps its connection.
+    pub fn kept(&self) -> String {
+        format!("{}k", self.prefix())
+    }
+
     /// The numbers below `end` whose keys are there with their own value, as the master has them now.
     ///
     /// # Errors
@@ -85,13 +90,14 @@ impl Keys {
         Ok(rows)
     }
 
-    /// Takes away the numbered keys below `end`, and those of the servers.
+    /// Takes away the numbered keys below `end`, and all others.
     ///
     /// # Errors
     /// What stood in the way.
     pub async fn remove(&self, link: &mut Link, end: u64, servers: &[String]) -> Result<(), Error> {
         let rivals = servers.iter().map(|server| self.rival(server));
-        let all: Vec<String> = (0..end).map(|n| self.write(n)).chain(rivals).collect();
+        let others = rivals.chain([self.kept()]);
+        let all: Vec<String> = (0..end).map(|n| self.write(n)).chain(others).collect();
         for batch in all.chunks(BATCH as usize) {
             unlink(link, batch).await?;
         }

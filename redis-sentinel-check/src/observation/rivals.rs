@@ -1,6 +1,7 @@
 //! Asks every server, through the whole drill, whether it takes a write: one that calls itself master proves
 //! nothing, only a write that succeeds does. Each has a key of its own, outside the ledger, and at most one
-//! question per server is open.
+//! question per server is open. Before each, the server is asked for a key that was acknowledged to the client:
+//! one that lacks it answers from the past.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,8 @@ use veza_probe::instance::InstanceName;
 use veza_probe::tenure::{Answer, Asked, Tenure};
 
 use super::keys::{Keys, TTL_S};
+use super::reads::{BEHIND, Read};
+use super::writer::Log;
 use crate::baseline::{Baseline, Member};
 use crate::targets::connection::{Error, Link, Login, Server};
 
@@ -26,12 +29,22 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// How long the console in an instance may take to be there.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(10);
 
+/// What was answered.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// Of writes, for each server.
+    pub tenures: Vec<Tenure>,
+    /// Of reads, in the order of their ends.
+    pub reads: Vec<Read>,
+}
+
 /// The questions under way. Dropping it ends them.
 pub struct Rivals {
     clock: Clock,
     keys: Keys,
     login: Login,
-    log: Arc<Mutex<Vec<Tenure>>>,
+    acknowledged: Log,
+    log: Arc<Mutex<Asking>>,
     /// The server that is asked from inside its instance now, as the network does not reach it.
     inside: watch::Sender<Option<String>>,
     tasks: JoinSet<()>,
@@ -40,16 +53,25 @@ pub struct Rivals {
 
 impl Rivals {
     /// Starts asking every server over the network.
-    pub fn start(clock: Clock, baseline: &Baseline, login: &Login, keys: &Keys) -> Rivals {
+    pub fn start(
+        clock: Clock,
+        baseline: &Baseline,
+        login: &Login,
+        (keys, acknowledged): (&Keys, &Log),
+    ) -> Rivals {
         let tenure = |member: &Member| Tenure {
             node: member.name.clone(),
             asked: Vec::new(),
         };
-        let log = baseline.members.iter().map(tenure).collect();
+        let log = Asking {
+            tenures: baseline.members.iter().map(tenure).collect(),
+            reads: Vec::new(),
+        };
         let mut rivals = Rivals {
             clock,
             keys: keys.clone(),
             login: login.clone(),
+            acknowledged: acknowledged.clone(),
             log: Arc::new(Mutex::new(log)),
             inside: watch::Sender::new(None),
             tasks: JoinSet::new(),
@@ -66,8 +88,9 @@ impl Rivals {
         let questions = Questions {
             clock: self.clock,
             name: member.name.clone(),
-            key: self.keys.rival(&member.name),
+            keys: self.keys.clone(),
             login: self.login.clone(),
+            acknowledged: self.acknowledged.clone(),
             log: Arc::clone(&self.log),
             inside: self.inside.subscribe(),
             way,
@@ -96,13 +119,13 @@ impl Rivals {
     }
 
     /// What was answered so far.
-    pub fn so_far(&self) -> Vec<Tenure> {
+    pub fn so_far(&self) -> Asking {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.clone()
     }
 
     /// Asks no more; the question that is open is given up.
-    pub async fn finish(mut self) -> Vec<Tenure> {
+    pub async fn finish(mut self) -> Asking {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         self.so_far()
@@ -127,9 +150,10 @@ enum Way {
 struct Questions {
     clock: Clock,
     name: String,
-    key: String,
+    keys: Keys,
     login: Login,
-    log: Arc<Mutex<Vec<Tenure>>>,
+    acknowledged: Log,
+    log: Arc<Mutex<Asking>>,
     inside: watch::Receiver<Option<String>>,
     way: Way,
 }
@@ -146,12 +170,21 @@ impl Questions {
                 }
                 continue;
             }
+            let newest = self.acknowledged.newest_but(BEHIND);
+            let wanted = newest.map(|number| self.keys.write(number));
+            let key = self.keys.rival(&self.name);
+            let mut question = Question {
+                clock: self.clock,
+                key: &key,
+                wanted: wanted.as_deref(),
+                read: None,
+            };
             let began = self.clock.at();
             let (answer, words) = match &mut self.way {
                 Way::Network { server, link } => {
                     let inside = &mut self.inside;
                     tokio::select! {
-                        answer = over_network(server, &self.login, link, &self.key) => answer,
+                        answer = over_network(server, &self.login, link, &mut question) => answer,
                         _ = inside.wait_for(|name| name.as_ref() == Some(&self.name)) => {
                             (Answer::Unacknowledged, "given up when the network was cut".to_owned())
                         }
@@ -164,18 +197,26 @@ impl Questions {
                     console,
                 } => {
                     let about = (incus as &Incus, instance as &InstanceName, *port);
-                    from_inside(about, &self.login, console, &self.key).await
+                    from_inside(about, &self.login, console, &mut question).await
                 }
             };
-            self.note(began, answer, words);
+            let read = question.read;
+            self.note(began, answer, words, read);
             clock::sleep(PAUSE).await;
         }
     }
 
-    fn note(&self, began: At, answer: Answer, words: String) {
+    fn note(&self, began: At, answer: Answer, words: String, read: Option<(At, At, bool)>) {
         let ended = self.clock.at();
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tenure) = log.iter_mut().find(|tenure| tenure.node == self.name) {
+        log.reads.extend(read.map(|(began, ended, there)| Read {
+            node: self.name.clone(),
+            began,
+            ended,
+            there,
+        }));
+        let mut tenures = log.tenures.iter_mut();
+        if let Some(tenure) = tenures.find(|tenure| tenure.node == self.name) {
             tenure.asked.push(Asked {
                 began,
                 ended,
@@ -186,13 +227,24 @@ impl Questions {
     }
 }
 
+/// One question: a read and a write.
+struct Question<'a> {
+    clock: Clock,
+    /// The server's own key, which is written.
+    key: &'a str,
+    /// A key whose write was acknowledged; none where there is none yet.
+    wanted: Option<&'a str>,
+    /// When the read began and ended, and whether the key is there; none when that was not answered.
+    read: Option<(At, At, bool)>,
+}
+
 /// One write over a connection that is kept as long as it answers. One that was closed meanwhile must not be
 /// taken for a server that may have taken the write: it is pinged first.
 async fn over_network(
     server: &Server,
     login: &Login,
     kept: &mut Option<Link>,
-    key: &str,
+    question: &mut Question<'_>,
 ) -> (Answer, String) {
     let alive = match kept.take() {
         Some(mut link) => match link.ask::<redis::Value>("PING", &cmd("PING")).await {
@@ -209,8 +261,17 @@ async fn over_network(
             Err(error) => return (not_connected(&error), error.to_string()),
         },
     };
+    if let Some(wanted) = question.wanted {
+        let began = question.clock.at();
+        match link.ask::<bool>("EXISTS", cmd("EXISTS").arg(wanted)).await {
+            Ok(there) => question.read = Some((began, question.clock.at(), there)),
+            Err(error) if error.is_answer() => {}
+            // Nothing was written yet.
+            Err(error) => return (Answer::Unasked, error.to_string()),
+        }
+    }
     let mut set = cmd("SET");
-    set.arg(key).arg("?").arg("EX").arg(TTL_S);
+    set.arg(question.key).arg("?").arg("EX").arg(TTL_S);
     let answer = match link.ask::<()>("SET", &set).await {
         Ok(()) => (Answer::Took, "took a write".to_owned()),
         Err(error) if error.is_answer() => (Answer::Refused, error.to_string()),
@@ -236,7 +297,7 @@ async fn from_inside(
     (incus, instance, port): (&Incus, &InstanceName, u16),
     login: &Login,
     kept: &mut Option<Attached>,
-    key: &str,
+    question: &mut Question<'_>,
 ) -> (Answer, String) {
     let unasked = |words: String| (Answer::Unasked, format!("from inside: {words}"));
     let mut console = match kept.take() {
@@ -247,7 +308,19 @@ async fn from_inside(
             Err(elapsed) => return unasked(elapsed.to_string()),
         },
     };
-    let line = format!("SET {key} ? EX {TTL_S}\n");
+    if let Some(wanted) = question.wanted {
+        let began = question.clock.at();
+        match within(LIMIT, say(&mut console, &format!("EXISTS {wanted}\n"))).await {
+            Ok(Ok(line)) if line == "0" || line == "1" => {
+                question.read = Some((began, question.clock.at(), line == "1"));
+            }
+            // An error of the server; the write tells more.
+            Ok(Ok(_)) => {}
+            Ok(Err(words)) => return unasked(words),
+            Err(elapsed) => return unasked(elapsed.to_string()),
+        }
+    }
+    let line = format!("SET {} ? EX {TTL_S}\n", question.key);
     let asked = say(&mut console, &line);
     match within(LIMIT, asked).await {
         Err(elapsed) => (Answer::Unacknowledged, format!("from inside: {elapsed}")),

@@ -97,6 +97,12 @@ impl Log {
         log.insert(number, replicas);
     }
 
+    /// The newest acknowledged write but for so many newer ones.
+    pub fn newest_but(&self, behind: usize) -> Option<u64> {
+        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.keys().rev().nth(behind).copied()
+    }
+
     /// A copy of what was noted.
     pub fn so_far(&self) -> BTreeMap<u64, u64> {
         self.0
@@ -252,6 +258,17 @@ mod tests {
         assert_eq!(found.all.lost_count(), 0);
         assert_eq!(found.all.phantom_count(), 1);
         assert_eq!(found.plain.lost_count(), 3);
+    }
+
+    #[test]
+    fn the_newest_writes_are_left_out_by_their_number() {
+        let log = Log::default();
+        assert_eq!(log.newest_but(0), None);
+        for number in [3, 9, 7] {
+            log.note(number, 0);
+        }
+        assert_eq!((log.newest_but(0), log.newest_but(1)), (Some(9), Some(7)));
+        assert_eq!(log.newest_but(3), None);
     }
 
     #[test]

@@ -49,6 +49,69 @@ async fn a_stopped_master_is_measured_healed_and_passes() {
         assert!(!secret.is_empty() && !ran.stdout.contains(secret));
         assert!(!ran.stderr.contains(secret) && !ran.report.to_string().contains(secret));
     }
+    // Its connection says nothing while the master is away, and is reset when it is back.
+    assert!(ran.figure("kept-connection") > lower);
+    lab.converging_disturbs_nobody(&now).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_held_sentinel_is_noticed_by_no_client_and_nobody_fails_over() {
+    let lab = Lab::new("sentinel").await;
+    let (master, _) = lab.roles().await;
+    let (before, started) = (lab.as_it_is().await, lab.start_of(&master).await);
+    let ran = lab.run(&["--target", "sentinel", "--warm-up", "1"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    for gate in ["no-outage", "no-failover", "lost-writes", "two-primaries"] {
+        assert_eq!(ran.measured(gate), (0.0, 0.0), "{gate}");
+    }
+    let evidence = &ran.report["fault"]["evidence"];
+    for side in ["target", "control"] {
+        let words = evidence[side].as_str().unwrap();
+        assert!(words.starts_with("sentinel redis-"), "{words}");
+    }
+    assert_eq!(lab.as_it_is().await, before);
+    assert_eq!(lab.roles().await.0, master, "nobody failed over");
+    assert_eq!(lab.start_of(&master).await, started, "it was not touched");
+    lab.no_unit_is_held().await;
+    lab.no_key_is_left().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn without_a_quorum_clients_go_on_and_nobody_is_promoted() {
+    let lab = Lab::new("quorum").await;
+    let (master, _) = lab.roles().await;
+    let (before, started) = (lab.as_it_is().await, lab.start_of(&master).await);
+    let short = ["--target", "quorum", "--max-fault", "5"];
+    lab.run(&short).came_to(1, "refused", "max-fault-too-short");
+    assert_eq!(lab.start_of(&master).await, started, "untouched");
+    // Killed while sentinels are held, and while the master is held, too: undone, both times.
+    for point in ["evidence: sentinel ", ", too"] {
+        let mut check = lab.start(&["--target", "quorum", "--warm-up", "0.5"]);
+        check.until_said(point);
+        check.kill();
+        lab.undone_without_help(&before).await;
+        lab.no_unit_is_held().await;
+        lab.until_whole().await;
+        assert_eq!(lab.roles().await.0, master, "it is master still: {point}");
+    }
+    let ran = lab.run(&["--target", "quorum", "--warm-up", "1"]);
+    ran.came_to(0, "pass", "all-gates-held");
+    for gate in ["no-outage", "no-promotion", "no-writes", "lost-writes"] {
+        assert_eq!(ran.measured(gate), (0.0, 0.0), "{gate}");
+    }
+    let later = &ran.report["fault"]["later"][0]["evidence"];
+    let silent = later["target"].as_str().unwrap();
+    assert!(silent.starts_with(master.as_str()), "{silent}");
+    assert!(ran.report["client_outage"]["lower_us"].as_i64() > Some(3_000_000));
+    assert_eq!(lab.as_it_is().await, before);
+    assert_eq!(lab.roles().await.0, master, "nobody was promoted");
+    let again = lab.start_of(&master).await;
+    assert_eq!(again.0, started.0, "the instance ran on");
+    assert_ne!(again.1, started.1, "its server was held");
+    lab.no_unit_is_held().await;
+    lab.no_key_is_left().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! The lab as a test finds it, the real binary, and what both are asked.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -71,6 +75,53 @@ impl Drop for Running {
             let output = child.wait_with_output();
             println!("the check that was left behind: {output:?}");
         }
+    }
+}
+
+/// A client with one connection to one server, which writes all the time and must not meet an error.
+pub struct Standing {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Standing {
+    pub fn connect(address: &str) -> Standing {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PROMISED)).unwrap();
+        let mut answers = BufReader::new(stream.try_clone().unwrap());
+        let mut ask = move |words: &str| {
+            (&stream)
+                .write_all(format!("{words}\r\n").as_bytes())
+                .unwrap();
+            let mut answer = String::new();
+            answers.read_line(&mut answer).unwrap();
+            answer.trim().to_owned()
+        };
+        let secret = std::fs::read_to_string(variable("REDIS_PASSWORD_FILE")).unwrap();
+        let login = format!("AUTH {} {}", variable("REDIS_USERNAME"), secret.trim());
+        assert_eq!(ask(&login), "+OK");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut writes = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                assert_eq!(
+                    ask("SET veza:test:standing x EX 60"),
+                    "+OK",
+                    "after {writes}"
+                );
+                writes += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            writes
+        });
+        Standing { stop, thread }
+    }
+
+    /// Ends it; returns how many writes were answered.
+    pub fn ended(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no write failed")
     }
 }
 
@@ -253,6 +304,58 @@ impl Lab {
         done.is_ok_and(|done| done.code == 0)
     }
 
+    /// Neither servers nor sentinels are held, and no drop-in of a drill is left.
+    pub async fn no_unit_is_held(&self) {
+        for node in NODES {
+            let script = "systemctl is-active redis-server redis-sentinel && \
+                          ! ls /run/systemd/system/*.d/veza-drill.conf 2>/dev/null";
+            self.inside(node, script).await;
+        }
+    }
+
+    /// `lab up` leaves the master, every process, and a standing connection as they are.
+    pub async fn converging_disturbs_nobody(&self, master: &str) {
+        let mut before = Vec::new();
+        for node in NODES {
+            before.push(self.processes(node).await);
+        }
+        let client = Standing::connect(&self.address(master).await);
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let up = Command::new(cargo)
+            .current_dir(manifest.parent().unwrap())
+            .args(["xtask", "lab", "up", "--no-install", "redis"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&up.stderr);
+        assert!(up.status.success(), "cargo xtask lab up redis: {words}");
+        assert!(client.ended() > 10, "it wrote all the time");
+        assert_eq!(self.roles().await.0, master, "the failover was not undone");
+        for (node, before) in NODES.iter().zip(before) {
+            assert_eq!(self.processes(node).await, before, "{node}: {words}");
+            let asked = "sentinel get-master-addr-by-name veza";
+            let named = self.redis(node, 26_379, asked).await;
+            let address = self.address(master).await;
+            assert!(
+                address.starts_with(named.lines().next().unwrap()),
+                "{named}"
+            );
+        }
+    }
+
+    /// The runs of a node's server and sentinel.
+    async fn processes(&self, node: &str) -> String {
+        let script = "systemctl show --property=InvocationID --value redis-server redis-sentinel";
+        self.inside(node, script).await
+    }
+
+    /// Where an instance's server listens.
+    async fn address(&self, node: &str) -> String {
+        let found = self.incus.instance(&name(node)).await.unwrap();
+        format!("{}:6379", found.ipv4()[0])
+    }
+
     /// No key of any drill is left on the master.
     pub async fn no_key_is_left(&self) {
         let (master, _) = self.roles().await;
@@ -282,6 +385,14 @@ impl Ran {
     pub fn phases(&self) -> Vec<&str> {
         let phases = self.report["phases"].as_array().unwrap();
         phases.iter().map(|p| p["name"].as_str().unwrap()).collect()
+    }
+
+    /// The value of a figure.
+    pub fn figure(&self, id: &str) -> f64 {
+        let figures = self.report["figures"].as_array().unwrap();
+        let mut found = figures.iter().filter(|figure| figure["id"] == id);
+        let figure = found.next().expect("the figure is there");
+        figure["rounds"][0].as_f64().unwrap()
     }
 
     pub fn measured(&self, gate: &str) -> (f64, f64) {

@@ -182,6 +182,16 @@ impl Client {
         }
     }
 
+    /// Watches until a moment, whatever probes come to, or until a signal.
+    pub async fn watch_until(&self, until: At, doing: &str, stop: &mut Stop) {
+        let left_s = until.us_since(self.clock.at()) as f64 / 1e6;
+        self.story.doing(&format!("{doing}, for {left_s:.1} s"));
+        tokio::select! {
+            () = self.clock.sleep_until(until) => {}
+            _ = stop.wait() => {}
+        }
+    }
+
     /// Whether a probe failed since a moment, and since when service is back.
     fn service(&self, since: At) -> (bool, Option<At>) {
         self.prober.inspect(|samples| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::site::of_undo;
-use super::{Asked, Check, Found, INJECT_LIMIT};
+use super::{Asked, Broken, Check, Found, INJECT_LIMIT};
 use crate::clock::{self, Clock};
 use crate::command::Command;
 use crate::fault::{self, Evidence, Fault, Kind, Plan, Undo};
@@ -14,7 +14,10 @@ use crate::undo::{Intent, Journal, Leash, WATCHDOG_WORD};
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long evidence is looked for after the injecting call.
-const EVIDENCE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const EVIDENCE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The pause between two looks for it.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Makes sure that whatever happens from now on is undone: locks, record, watchdog. `run` is this
 /// run's name; a run that breaks nothing has only its chores to undo.
@@ -81,11 +84,12 @@ pub(super) async fn inject<C: Check>(
     }
     let deadline = clock.at().plus(EVIDENCE_LIMIT);
     while fault.evidence.is_none() && clock.at() < deadline {
-        fault.evidence = look(clock, check, found).await;
+        let (broken, controls) = (check.broken(found), check.controls(found));
+        fault.evidence = look(clock, &broken, &controls).await;
         if fault.evidence.is_none() && matches!(plan.kind, Kind::KillRestart(_)) {
             fault.evidence = restarted(clock, check, found, plan).await;
         }
-        clock::sleep(Duration::from_millis(20)).await;
+        clock::sleep(LOOK_EVERY).await;
     }
     if let Some(evidence) = fault.evidence.as_mut().filter(|e| e.host.is_none()) {
         evidence.host = fault::seen(incus, plan).await;
@@ -93,9 +97,10 @@ pub(super) async fn inject<C: Check>(
     Ok(fault)
 }
 
-async fn look<C: Check>(clock: &Clock, check: &C, found: &Found<C>) -> Option<Evidence> {
+/// Proof that everything of `broken` is silent while one of `controls` answers; none where that is not so.
+pub(super) async fn look(clock: &Clock, broken: &[Broken], controls: &[Asked]) -> Option<Evidence> {
     let mut silent = Vec::new();
-    for broken in check.broken(found) {
+    for broken in broken {
         let Asked { pulse, way } = &broken.asked;
         let why = pulse.ask(way, ANSWER_LIMIT).await.err()?;
         silent.push(format!("{} gives no protocol answer ({why})", pulse.name));
@@ -106,7 +111,7 @@ async fn look<C: Check>(clock: &Clock, check: &C, found: &Found<C>) -> Option<Ev
     Some(Evidence {
         at: clock.at(),
         target: silent.join("; "),
-        control: control(check, found).await?,
+        control: control(controls).await?,
         host: None,
     })
 }
@@ -124,15 +129,15 @@ async fn restarted<C: Check>(
     Some(Evidence {
         at: clock.at(),
         target: anew.collect::<Vec<_>>().join("; "),
-        control: control(check, found).await?,
+        control: control(&check.controls(found)).await?,
         host: Some(seen),
     })
 }
 
 /// A member that answers over the same path: without one, silence may be our own blindness.
-async fn control<C: Check>(check: &C, found: &Found<C>) -> Option<String> {
-    for Asked { pulse, way } in check.controls(found) {
-        if let Ok(word) = pulse.ask(&way, ANSWER_LIMIT).await {
+async fn control(controls: &[Asked]) -> Option<String> {
+    for Asked { pulse, way } in controls {
+        if let Ok(word) = pulse.ask(way, ANSWER_LIMIT).await {
             return Some(format!("{} answers ({word})", pulse.name));
         }
     }

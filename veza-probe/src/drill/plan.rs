@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::site::of_undo;
-use super::{Check, Found, GRACE, INJECT_LIMIT, STEADY_LIMIT};
+use super::{Check, Found, GRACE, INJECT_LIMIT, STEADY_LIMIT, stages};
 use crate::clock::Clock;
 use crate::fault::{self, Plan};
 use crate::pulse::Pulse;
@@ -50,9 +50,38 @@ pub(super) async fn plan<C: Check>(
             refusal.reason, refusal.next
         )
     };
+    plan_later(check, found, &mut plan).await?;
     plan.notes.extend(unwatched.map(refused));
     plan.ttl_s = (args.max_fault(check.rto_target()) + GRACE).as_secs();
     Ok(plan)
+}
+
+/// Adds what a check breaks later to its plan.
+///
+/// # Errors
+/// Refused: nobody has allowed it, or it could not be put back exactly as it was found.
+async fn plan_later<C: Check>(
+    check: &C,
+    found: &Found<C>,
+    plan: &mut Plan,
+) -> Result<(), Untouched> {
+    let (site, args) = (&found.site, check.drill());
+    for Later { kind, broken, .. } in check.later(found) {
+        let (names, pulses): (Vec<_>, Vec<Pulse>) = broken
+            .into_iter()
+            .map(|broken| (broken.instance, broken.asked.pulse))
+            .unzip();
+        let own = site.instances.iter().filter(|i| names.contains(&i.name));
+        let own: Vec<_> = own.map(|i| (i.name.as_str(), &i.config)).collect();
+        let project = (args.project.as_str(), &site.project_config);
+        undo::permitted(&kind, project, &own).map_err(|refusal| of_undo(&refusal))?;
+        let prepared = fault::prepare_later(&site.incus, plan, &kind, &names, &pulses).await;
+        prepared.map_err(|unfit| {
+            let (reason, next) = (unfit.to_string(), unfit.next(&args.project));
+            Judgement::new(Verdict::Refused, unfit.reason_id(), reason, next)
+        })?;
+    }
+    Ok(())
 }
 
 /// Refuses a drill that nobody has confirmed, or that would not end in its window.

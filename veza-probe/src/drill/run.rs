@@ -4,6 +4,7 @@ use super::injection::{inject, journal};
 use super::plan::{agreed, plan};
 use super::reports::{self, interrupted};
 use super::site::{self, Site, of_incus, of_undo};
+use super::stages::Stages;
 use super::{Check, Found, HEAL_LIMIT, SoFar, Watch, broken};
 use crate::clock::{Clock, Signal, Stop};
 use crate::fault::{self, Fault, Healed, HealedStep, Kind, Plan};
@@ -261,6 +262,22 @@ impl<C: Check> Run<'_, C> {
         }
         if injected.evidence.is_some() || !plan.kind.breaks() {
             let limit = self.check.drill().max_fault(self.check.rto_target());
+            let stages = Stages {
+                clock: &self.clock,
+                check: self.check,
+                found,
+                story: &self.story,
+                journal,
+                limit,
+            };
+            match stages.inject(injected, watch, &mut self.stop).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(words) => {
+                    done.halted = Some(words);
+                    return;
+                }
+            }
             tokio::select! {
                 () = watch.until_service_back(injected, limit, &mut self.stop) => {}
                 words = undo::halted(&found.site.incus) => done.halted = Some(words),

@@ -116,6 +116,7 @@ fn plan(kind: Kind, steps: Vec<UndoStep>) -> Plan {
         system: "formation default".into(),
         kind,
         targets: vec![target("pg-a", 10), target("pg-b", 20)],
+        later: Vec::new(),
         ttl_s: 90,
         undo: Undo { steps },
         notes: Vec::new(),

@@ -18,10 +18,7 @@ pub fn compare(old: &Report, new: &Report) -> Result<String, String> {
         (old != new).then(|| format!("{what}: {old:?} and {new:?}"))
     };
     let kind = |report: &Report| {
-        let kind = report
-            .fault
-            .as_ref()
-            .map(|fault| fault.plan.kind.to_string());
+        let kind = report.fault.as_ref().map(|fault| fault.plan.kinds());
         kind.unwrap_or_else(|| "none was made".to_owned())
     };
     let mut reasons: Vec<String> = [

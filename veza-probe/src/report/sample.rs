@@ -194,6 +194,7 @@ fn fault() -> Fault {
             system: "formation default/0 in project veza-lab".to_owned(),
             kind: Kind::Stop,
             targets: vec![target],
+            later: Vec::new(),
             ttl_s: 105,
             undo: Undo {
                 steps: vec![start, UndoStep::Answers { pulse }],
@@ -209,6 +210,7 @@ fn fault() -> Fault {
             control: "pgaf-replica answers ('S' to the request for TLS)".to_owned(),
             host: Some("pgaf-primary has no init process".to_owned()),
         }),
+        later: Vec::new(),
     }
 }
 

@@ -102,7 +102,8 @@ fn time_line(out: &mut String, report: &Report) -> std::fmt::Result {
     let mut lines: Vec<(At, String)> = Vec::new();
     let fault_line = format!("fault: {}", fault.plan.told());
     lines.push((zero, format!("{:>16}  {fault_line}", "0.00")));
-    if let Some(evidence) = &fault.evidence {
+    let later = fault.later.iter().map(|stage| &stage.evidence);
+    for evidence in [&fault.evidence].into_iter().chain(later).flatten() {
         let mut told = format!("evidence: {}, while {}", evidence.target, evidence.control);
         if let Some(host) = &evidence.host {
             let _ = write!(told, "; {host}");

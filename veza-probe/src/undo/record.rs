@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Intent;
 use crate::clock::Clock;
-use crate::fault::{Kind, Undo};
+use crate::fault::{Kind, Stage, Undo, kinds};
 use crate::incus::{Incus, Place};
 use crate::instance::InstanceName;
 
@@ -39,8 +39,11 @@ pub struct Record {
     pub project: String,
     /// How it was broken.
     pub kind: Kind,
-    /// What was broken.
+    /// What was broken, sooner or later.
     pub targets: Vec<InstanceName>,
+    /// What was to be broken later, beside `kind`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<Stage>,
     /// Every instance of the system, the targets among them.
     pub members: Vec<InstanceName>,
     /// What undoes it.
@@ -114,7 +117,8 @@ impl Record {
             place: incus.place().clone(),
             project: incus.project().to_owned(),
             kind: plan.kind.clone(),
-            targets: plan.targets.iter().map(|t| t.instance.clone()).collect(),
+            targets: plan.instances(),
+            later: plan.later.clone(),
             members: intent.members.clone(),
             undo: plan.undo.clone(),
             chores: intent.chores.clone(),
@@ -134,7 +138,7 @@ impl Record {
     /// What it broke, in words.
     pub fn plan_told(&self) -> String {
         let targets: Vec<&str> = self.targets.iter().map(InstanceName::as_str).collect();
-        format!("{} {}", self.kind, targets.join(", "))
+        format!("{} {}", kinds(&self.kind, &self.later), targets.join(", "))
     }
 
     /// The members that are not broken: they carry a claim.
@@ -208,6 +212,7 @@ pub(super) mod tests {
             project: "p".to_owned(),
             kind: Kind::Stop,
             targets: vec![name("pg-a")],
+            later: Vec::new(),
             members: vec![name("pg-a"), name("pg-b"), name("pg-m")],
             undo: Undo {
                 steps: vec![UndoStep::Start { target }],

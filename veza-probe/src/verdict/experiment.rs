@@ -9,6 +9,8 @@ pub struct Experiment {
     pub target: String,
     /// Whether nothing was to be broken (`--fault none`).
     pub control_run: bool,
+    /// Whether clients must not notice the fault: no outage is then no sign that nobody looked.
+    pub unnoticed: bool,
     /// Whether the fault was seen by something other than the injector.
     pub evidence: bool,
     /// What the injecting call said when it failed.
@@ -62,7 +64,7 @@ impl Experiment {
             let reason = format!("no evidence that {target} was broken: {trouble}");
             return Some(("no-evidence", reason));
         }
-        if self.outage_s.is_none() {
+        if self.outage_s.is_none() && !self.unnoticed {
             let reason =
                 format!("{target} was broken, but no probe failed: the client did not use it");
             return Some(("no-outage-seen", reason));
@@ -108,6 +110,8 @@ mod tests {
         assert_eq!(reason_id, "no-evidence");
         assert!(reason.contains("pg-1 was broken: it went on"), "{reason}");
         assert_eq!(nothing(|e| e.outage_s = None).0, "no-outage-seen");
+        let (verdict, ..) = judged(|e| (e.outage_s, e.unnoticed) = (None, true));
+        assert_eq!(verdict, Verdict::Inconclusive, "its gate was not measured");
         assert_eq!(
             nothing(|e| e.blind = Some("late".into())).0,
             "observer-blind"

@@ -6,7 +6,7 @@ use super::super::text::{number, value};
 use super::super::{Figure, Report, Table};
 use super::{chart, gate_bar, time_line};
 use crate::clock::At;
-use crate::fault::Fault;
+use crate::fault::{Evidence, Fault};
 use crate::ledger;
 use crate::outage::Outage;
 use crate::verdict::{Bound, Gate, Outcome};
@@ -209,16 +209,22 @@ fn broken(report: &Report, fault: &Fault) -> Vec<[String; 2]> {
     let after = |at: At| format!("{:.2} s", at.us_since(fault.called) as f64 / 1e6);
     let mut rows = vec![("what", fault.plan.told())];
     rows.extend(wall(report, fault.called).map(|wall| ("called at", wall)));
-    rows.push(("calls returned after", after(fault.returned)));
-    rows.extend(fault.trouble.clone().map(|words| ("trouble", words)));
-    match &fault.evidence {
-        Some(evidence) => {
-            rows.push(("evidence after", after(evidence.at)));
-            rows.push(("target", evidence.target.clone()));
-            rows.push(("control", evidence.control.clone()));
-            rows.extend(evidence.host.clone().map(|words| ("host", words)));
+    let mut proof = |returned, trouble: &Option<String>, evidence: &Option<Evidence>| {
+        rows.push(("calls returned after", after(returned)));
+        rows.extend(trouble.clone().map(|words| ("trouble", words)));
+        match evidence {
+            Some(evidence) => {
+                rows.push(("evidence after", after(evidence.at)));
+                rows.push(("target", evidence.target.clone()));
+                rows.push(("control", evidence.control.clone()));
+                rows.extend(evidence.host.clone().map(|words| ("host", words)));
+            }
+            None => rows.push(("evidence", "none".to_owned())),
         }
-        None => rows.push(("evidence", "none".to_owned())),
+    };
+    proof(fault.returned, &fault.trouble, &fault.evidence);
+    for later in &fault.later {
+        proof(later.returned, &later.trouble, &later.evidence);
     }
     rows.push(("undone by", fault.plan.undo.told()));
     named(rows)
