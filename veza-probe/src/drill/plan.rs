@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::site::of_undo;
-use super::{Check, Found, GRACE, INJECT_LIMIT, STEADY_LIMIT, stages};
+use super::{Check, Found, GRACE, INJECT_LIMIT, Later, STEADY_LIMIT};
 use crate::clock::Clock;
 use crate::fault::{self, Plan};
 use crate::pulse::Pulse;
