@@ -167,7 +167,7 @@ mod tests {
         // That only a sentinel is away is not what it is about.
         assert_eq!(of(&[said(150, "r2", "+sdown", OTHER)], &quiet), None);
         let switched = said(160, "r2", "+switch-master", "m 10.0.0.2 6379 10.0.0.3 6379");
-        assert_eq!(of(&[down.clone(), switched], &quiet), Some(1));
+        assert_eq!(of(&[down, switched], &quiet), Some(1));
         let took = |at| {
             let two = rival("r2", &[(120, Answer::Refused), (at, Answer::Took)]);
             of(&heard, &[two, refused("r3")])
