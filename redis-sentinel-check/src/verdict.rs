@@ -300,8 +300,8 @@ fn held(seen: &Seen) -> String {
             seen.experiment.target
         ),
         Target::Quorum => format!(
-            "without a quorum ({} held) clients went on for {first_s:.1} s; with the master held, too, nobody was \
-             promoted and no write succeeded for {last_s:.1} s",
+            "units of {} were held: clients went on for {first_s:.1} s without a quorum; with the master held, too, \
+             nobody was promoted and no write succeeded for {last_s:.1} s",
             seen.experiment.target
         ),
     };
