@@ -13,7 +13,6 @@
     reason = "the real binary is run and sent signals"
 )]
 
-mod proxy;
 mod support;
 mod light;
 mod heavy;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lab_test::{Points, kill_points};
 use veza_probe::clock;
 
 use crate::support::{Lab, MINUTE, variable};
@@ -177,15 +178,13 @@ async fn a_master_that_systemd_starts_again_is_timed_as_a_restart() {
 #[ignore = "needs the lab"]
 async fn a_check_that_is_killed_leaves_nothing_broken() {
     let lab = Lab::new("killed").await;
-    let before = lab.as_it_is().await;
-    for point in ["client writes: ", "fault: ", "evidence: ", "healing: "] {
-        lab.until_whole().await;
-        let args = ["--warm-up", "0.5", "--settle-failover"];
-        let mut check = lab.start(&args);
-        check.until_said(point);
-        check.kill();
-        lab.undone_without_help(&before).await;
-    }
+    let command = || {
+        let mut command = lab.command();
+        command.args(["--warm-up", "0.5", "--settle-failover"]);
+        command
+    };
+    let points = Points::With(&["(stop)", "(start)"]);
+    kill_points(&lab, command, points, async || lab.until_whole().await).await;
     lab.until_whole().await;
     lab.no_key_is_left().await;
 }

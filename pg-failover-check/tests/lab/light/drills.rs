@@ -1,6 +1,5 @@
 //! Whole drills, and what ends them early.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,7 +20,7 @@ async fn a_stopped_primary_is_measured_healed_and_passes() {
     let metrics = std::fs::read_to_string(lab.folder.join(METRICS)).unwrap();
     assert!(metrics.contains("phase=\"promoted\""), "{metrics}");
     lab.runs_again(&primary, &before).await;
-    let (lower, upper) = ran.seconds("rto");
+    let (lower, upper) = ran.measured("rto");
     assert!(
         0.0 < lower && lower <= upper && upper <= 60.0,
         "{lower} {upper}"
@@ -132,7 +131,7 @@ async fn a_probe_that_fails_early_in_a_control_run_does_not_pass() {
     let ran = lab.ran(&check.ended());
     ran.came_to(2, "fail", "no-outage-missed");
     assert!(
-        ran.seconds("no-outage").0 > 0.0,
+        ran.measured("no-outage").0 > 0.0,
         "{:?}",
         ran.report["gates"]
     );
@@ -166,7 +165,7 @@ async fn a_standby_that_is_held_down_fails_the_drill_and_the_primary_is_back() {
         (ran.code, &ran.report["verdict"]),
         (2, &Value::from("fail"))
     );
-    assert!(ran.seconds("rto").0 > 9.0);
+    assert!(ran.measured("rto").0 > 9.0);
     lab.runs_again(&primary, &before).await;
 }
 
@@ -256,10 +255,8 @@ async fn secrets_of_a_variable_and_of_a_file_show_nowhere() {
         .args(["--fault", "none"])
         .env_remove("PGPASSFILE")
         .env("PGAF_FORMATION_URI", uri)
-        .env("PGAF_MONITOR_PASSWORD_FILE", &file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut check = Running(Some(command.spawn().unwrap()));
+        .env("PGAF_MONITOR_PASSWORD_FILE", &file);
+    let mut check = Running::of(&mut command);
     let holds = |bytes: &[u8]| {
         let has = |secret: &String| bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
         has(&monitor) || has(&client)

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use lab_test::Proxy;
 use serde_json::Value;
 use veza_probe::clock;
 use veza_probe::incus::{Method, Request, Status};
 
-use crate::proxy::Proxy;
 use crate::support::{Lab, MINUTE, Running, name};
 
 /// A drill that is short and needs no failover: what is tested is its undo.
@@ -106,10 +106,8 @@ fn faulty(lab: &Lab, instance: &str, how: &str) -> Running {
     let command = command
         .args([instance, how])
         .env("VEZA_STATE_DIR", lab.state())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Running(Some(command.spawn().unwrap()))
+        .stdin(Stdio::null());
+    Running::of(command)
 }
 
 #[tokio::test]
@@ -262,8 +260,7 @@ async fn while_a_watchdog_is_still_healing_a_new_drill_is_refused() {
     let socket = lab.folder.join("incus.sock");
     let proxy = Proxy::start(&socket, lab.incus.place().socket().unwrap());
     let mut command = lab.command();
-    let command = command.args(SHORT).env("INCUS_SOCKET", &socket);
-    let mut check = Running(Some(command.spawn().unwrap()));
+    let mut check = Running::of(command.args(SHORT).env("INCUS_SOCKET", &socket));
     lab.until_broken(&primary, &mut check).await;
     proxy.cut();
     check.signal("-KILL");
