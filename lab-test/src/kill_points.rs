@@ -68,7 +68,8 @@ pub async fn kill_points(
             let output = check.ended();
             let point = &requests[number];
             println!("killed {moment:?} {number}: {point}");
-            let story = String::from_utf8_lossy(&output.stderr);
+            let story = [output.stderr, output.stdout].concat();
+            let story = String::from_utf8_lossy(&story);
             assert!(proxy.struck(), "{point} never came: {story}");
             let there = &proxy.changing()[number];
             assert_eq!(kind(there), kind(point), "another request: {story}");

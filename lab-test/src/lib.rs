@@ -26,4 +26,4 @@ pub use kill_points::{Points, kill_points};
 pub use proxy::{Moment, Proxy};
 pub use ran::Ran;
 pub use running::Running;
-pub use subject::{AsFound, MINUTE, Subject, incus, name, variable};
+pub use subject::{AsFound, BRIEFLY, MINUTE, Subject, incus, name, variable};

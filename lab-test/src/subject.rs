@@ -18,6 +18,13 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 /// What a fault may outlast a check that was killed; README promises it.
 const PROMISED: Duration = Duration::from_secs(10);
 
+/// How long a check watches before its fault, and after service is back: as long as still shows something. Most of
+/// what is tested does not depend on it, and the defaults would take minutes of all tests together.
+pub const BRIEFLY: [(&str, &str); 2] = [
+    ("VEZA_WARM_UP_SECONDS", "0.5"),
+    ("VEZA_SETTLE_SECONDS", "0.5"),
+];
+
 /// Where the lab keeps which group an instance belongs to.
 const GROUP_KEY: &str = "user.veza.group";
 
@@ -95,8 +102,15 @@ impl Subject {
         }
     }
 
-    /// The check, with reports and state of this test's own.
+    /// The check, with reports and state of this test's own; it watches [`BRIEFLY`].
     pub fn command(&self) -> Command {
+        let mut command = self.as_shipped();
+        command.envs(BRIEFLY);
+        command
+    }
+
+    /// The same, which watches for as long as a user's does.
+    pub fn as_shipped(&self) -> Command {
         let mut command = Command::new(self.program);
         command
             .arg("--report")

@@ -84,7 +84,7 @@ async fn every_kind_is_proven_measured_and_undone_with_no_write_lost() {
             kind
         };
         let before = lab.as_it_is().await;
-        let ran = lab.run(&["--fault", kind, "--warm-up", "1"]);
+        let ran = lab.run(&["--fault", kind, "--warm-up", "1", "--settle", "2"]);
         ran.came_to(0, "pass", "all-gates-held");
         assert_eq!(lab.as_it_is().await, before, "{kind}");
         assert!(lab.records().is_empty(), "{kind}");
