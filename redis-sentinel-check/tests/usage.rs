@@ -1,5 +1,4 @@
 //! Garbage in each flag and variable is usage (64) and is named, before anything is asked of anyone.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use lab_test::Alone;
 
