@@ -1,35 +1,18 @@
 //! Garbage in each flag and variable is usage (64) and is named, before anything is asked of anyone.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the real binary is run, with an environment of its own"
-)]
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pg-failover-check"));
-    // Nothing of the caller's environment, so that a lab's variables can't make a test pass.
-    command
-        .env_clear()
-        .env("VEZA_INCUS_PROJECT", "p")
-        .env("INCUS_SOCKET", "/nowhere/unix.socket");
-    command
-        .args(args)
-        .envs(env.iter().copied())
-        .output()
-        .unwrap()
-}
+use lab_test::Alone;
 
-/// Asserts usage, and that the message names `word`; returns it.
-fn usage(args: &[&str], env: &[(&str, &str)], word: &str) -> String {
-    let output = run(args, env);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
-    assert!(text.contains(word), "{args:?} {env:?}: {text}");
-    assert!(text.starts_with("USAGE bad-arguments; next: "), "{text}");
-    text
-}
+const CHECK: Alone = Alone {
+    program: env!("CARGO_BIN_EXE_pg-failover-check"),
+    env: &[
+        ("VEZA_INCUS_PROJECT", "p"),
+        ("INCUS_SOCKET", "/nowhere/unix.socket"),
+    ],
+    complains: "USAGE bad-arguments; next: ",
+};
 
 #[test]
 fn garbage_in_a_flag() {
@@ -55,10 +38,10 @@ fn garbage_in_a_flag() {
         ("--monitor-uri", "http://x"),
         ("--formation-uri", "postgres://h/db?nonsense=1"),
     ] {
-        usage(&[&format!("{flag}={value}")], &[], flag);
+        CHECK.usage(&[&format!("{flag}={value}")], &[], flag);
     }
-    usage(&["--nonsense"], &[], "--nonsense");
-    usage(&["stray"], &[], "stray");
+    CHECK.usage(&["--nonsense"], &[], "--nonsense");
+    CHECK.usage(&["stray"], &[], "stray");
 }
 
 #[test]
@@ -92,13 +75,13 @@ fn garbage_in_a_variable() {
         ("VEZA_FORMAT", "xml", "--format"),
         ("VEZA_QUIET", "perhaps", "--quiet"),
     ] {
-        usage(&[], &[(variable, value)], word);
+        CHECK.usage(&[], &[(variable, value)], word);
     }
 }
 
 #[test]
 fn no_project_is_usage_and_says_which_variable_names_it() {
-    usage(&[], &[("VEZA_INCUS_PROJECT", "")], "--project");
+    CHECK.usage(&[], &[("VEZA_INCUS_PROJECT", "")], "--project");
 }
 
 #[test]
@@ -113,23 +96,23 @@ fn a_password_is_never_echoed() {
             "postgres://u:hunter2@h/db",
             "postgres://u:hunter2@h/db?nonsense=1",
         ] {
-            let text = usage(&[flag, uri], &[], flag);
+            let text = CHECK.usage(&[flag, uri], &[], flag);
             assert!(!text.contains("hunter2"), "{text}");
         }
-        let text = usage(
+        let text = CHECK.usage(
             &[],
             &[(variable, "postgres://u:hunter2@h/db?nonsense=1")],
             "nonsense",
         );
         assert!(!text.contains("hunter2"), "{text}");
-        let help = run(&["--help"], &[(variable, "postgres://u:hunter2@h/db")]);
+        let help = CHECK.run(&["--help"], &[(variable, "postgres://u:hunter2@h/db")]);
         assert!(!String::from_utf8(help.stdout).unwrap().contains("hunter2"));
     }
 }
 
 #[test]
 fn no_incus_is_a_missing_tool_and_says_what_to_do() {
-    let output = run(&[], &[]);
+    let output = CHECK.run(&[], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
@@ -144,7 +127,7 @@ fn no_incus_is_a_missing_tool_and_says_what_to_do() {
 
 #[test]
 fn help_names_gates_defaults_variables_and_codes() {
-    let output = run(&["--help"], &[]);
+    let output = CHECK.run(&["--help"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0));
     for word in [
@@ -161,7 +144,7 @@ fn help_names_gates_defaults_variables_and_codes() {
 
 #[test]
 fn a_report_folder_that_cannot_be_written_is_told_first() {
-    let output = run(&["--report", "/proc/nowhere"], &[]);
+    let output = CHECK.run(&["--report", "/proc/nowhere"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
@@ -181,16 +164,16 @@ fn file(name: &str, text: &str) -> std::path::PathBuf {
 fn a_typo_in_an_environment_file_is_usage_and_no_default() {
     let path = file("typo", "VEZA_INCUS_PROJECT=p\nRTO_TARGET_SECOND=5\n");
     let flag = format!("--env-file={}", path.display());
-    let text = usage(&[&flag], &[], "RTO_TARGET_SECONDS");
+    let text = CHECK.usage(&[&flag], &[], "RTO_TARGET_SECONDS");
     assert!(text.contains("line 2"), "{text}");
-    usage(&[], &[("VEZA_ENV_FILE", path.to_str().unwrap())], "line 2");
+    CHECK.usage(&[], &[("VEZA_ENV_FILE", path.to_str().unwrap())], "line 2");
     std::fs::write(&path, "VEZA_INCUS_PROJECT=another\n").unwrap();
-    usage(&[&flag], &[], "VEZA_INCUS_PROJECT");
+    CHECK.usage(&[&flag], &[], "VEZA_INCUS_PROJECT");
     std::fs::write(&path, "RTO_TARGET_SECONDS=soon\n").unwrap();
-    usage(&[&flag], &[], "--rto-target");
+    CHECK.usage(&[&flag], &[], "--rto-target");
     std::fs::remove_file(&path).unwrap();
-    usage(&[&flag], &[], "typo");
-    usage(&["--env-file"], &[], "--env-file");
+    CHECK.usage(&[&flag], &[], "typo");
+    CHECK.usage(&["--env-file"], &[], "--env-file");
 }
 
 #[test]
@@ -202,14 +185,13 @@ fn every_example_of_an_environment_is_understood() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|ending| ending == "env") {
             count += 1;
-            let output = Command::new(env!("CARGO_BIN_EXE_pg-failover-check"))
-                .args(["--env-file", path.to_str().unwrap()])
-                .env_clear()
-                .env("INCUS_SOCKET", "/nowhere/unix.socket")
-                .arg("--report")
-                .arg(&reports)
-                .output()
-                .unwrap();
+            // Nothing but where Incus is: the file has the rest.
+            let alone = Alone {
+                env: &[("INCUS_SOCKET", "/nowhere/unix.socket")],
+                ..CHECK
+            };
+            let args = ["--env-file", path.to_str().unwrap(), "--report"];
+            let output = alone.command(&args, &[]).arg(&reports).output().unwrap();
             // All of it was understood, as far as Incus, which is not there.
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(
@@ -224,30 +206,30 @@ fn every_example_of_an_environment_is_understood() {
 
 #[test]
 fn events_and_json_do_not_share_stdout() {
-    usage(&["--events=-", "--format=json"], &[], "--events");
+    CHECK.usage(&["--events=-", "--format=json"], &[], "--events");
 }
 
 #[test]
 fn reports_are_shown_compared_or_refused_clearly() {
-    usage(
+    CHECK.usage(
         &["--show", "/nowhere/report.json"],
         &[],
         "/nowhere/report.json",
     );
-    usage(&["--compare", "/nowhere/report.json"], &[], "--compare");
+    CHECK.usage(&["--compare", "/nowhere/report.json"], &[], "--compare");
     // A real one: a run that found no Incus.
-    let output = run(&["--format", "json"], &[]);
+    let output = CHECK.run(&["--format", "json"], &[]);
     assert_eq!(output.status.code(), Some(3));
     let path = file("shown", std::str::from_utf8(&output.stdout).unwrap());
     let path = path.to_str().unwrap();
-    let shown = run(&["--show", path], &[]);
+    let shown = CHECK.run(&["--show", path], &[]);
     assert_eq!(shown.status.code(), Some(0));
     let text = String::from_utf8(shown.stdout.clone()).unwrap();
     assert!(
         text.starts_with("MISSING-TOOL incus-not-usable; next: "),
         "{text}"
     );
-    let compared = run(&["--compare", path, path], &[]);
+    let compared = CHECK.run(&["--compare", path, path], &[]);
     assert_eq!(compared.status.code(), Some(0));
     let text = String::from_utf8(compared.stdout).unwrap();
     assert!(
@@ -268,7 +250,7 @@ fn reports_are_shown_compared_or_refused_clearly() {
                 &["--compare", refused, path],
                 &["--compare", path, refused],
             ] {
-                let told = usage(args, &[], other);
+                let told = CHECK.usage(args, &[], other);
                 assert!(told.contains(refused), "{told}");
                 assert!(told.contains("this program reads veza-report/1"), "{told}");
             }
@@ -278,7 +260,7 @@ fn reports_are_shown_compared_or_refused_clearly() {
     // A field that a later program added within the version is no hindrance.
     let later = whole.replacen('{', "{\"added_later\": [1],", 1);
     std::fs::write(path, later).unwrap();
-    assert_eq!(run(&["--show", path], &[]).stdout, shown.stdout);
+    assert_eq!(CHECK.run(&["--show", path], &[]).stdout, shown.stdout);
     std::fs::remove_file(path).unwrap();
 }
 
@@ -291,17 +273,17 @@ fn a_textfile_folder_that_cannot_be_written_is_told_first() {
     };
     // One that is not there, and one that takes no file, not even of root.
     for folder in ["/proc/nowhere", "/proc/self"] {
-        let output = run(&["--textfile-dir", folder], &[]);
+        let output = CHECK.run(&["--textfile-dir", folder], &[]);
         // The end of the run tries again, and says so without another verdict.
         let story = String::from_utf8(output.stderr.clone()).unwrap();
         assert!(story.contains("the metrics could not be saved"), "{story}");
         let text = told(output);
         let first = "MISSING-TOOL textfile-unwritable; next: ";
         assert!(text.starts_with(first) && text.contains(folder), "{text}");
-        let text = told(run(&[], &[("VEZA_TEXTFILE_DIR", folder)]));
+        let text = told(CHECK.run(&[], &[("VEZA_TEXTFILE_DIR", folder)]));
         assert!(text.starts_with(first), "{text}");
         // Nothing may keep the one that mends from mending.
-        let text = told(run(&["--recover", "--textfile-dir", folder], &[]));
+        let text = told(CHECK.run(&["--recover", "--textfile-dir", folder], &[]));
         assert!(text.contains("incus-not-usable"), "{text}");
     }
 }
@@ -313,10 +295,10 @@ fn a_run_that_touched_nothing_writes_report_and_metrics() {
     std::fs::create_dir_all(&metrics).unwrap();
     let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let (report, textfile) = (path(&folder.join("report")), path(&metrics));
-    let output = run(&["--report", &report, "--textfile-dir", &textfile], &[]);
+    let output = CHECK.run(&["--report", &report, "--textfile-dir", &textfile], &[]);
     let text = std::fs::read_to_string(metrics.join("veza_pg_failover_check.prom"));
     let xml = std::fs::read_to_string(folder.join("report/latest/report.xml"));
-    let recovered = run(&["--recover", "--textfile-dir", &textfile], &[]);
+    let recovered = CHECK.run(&["--recover", "--textfile-dir", &textfile], &[]);
     let after = std::fs::read_to_string(metrics.join("veza_pg_failover_check.prom"));
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");

@@ -1,36 +1,16 @@
 //! Garbage in each flag and variable is usage (64) and is named, before anything is asked of anyone.
-#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the real binary is run, with an environment of its own"
-)]
 
-use std::process::{Command, Output};
+use lab_test::Alone;
 
-fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-sentinel-check"));
-    // Nothing of the caller's environment, so that a lab's variables can't make a test pass.
-    command
-        .env_clear()
-        .env("VEZA_INCUS_PROJECT", "p")
-        .env("REDIS_SENTINEL_ADDRS", "redis-1")
-        .env("INCUS_SOCKET", "/nowhere/unix.socket");
-    command
-        .args(args)
-        .envs(env.iter().copied())
-        .output()
-        .unwrap()
-}
-
-/// Asserts usage, and that the message names `word`; returns it.
-fn usage(args: &[&str], env: &[(&str, &str)], word: &str) -> String {
-    let output = run(args, env);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
-    assert!(text.contains(word), "{args:?} {env:?}: {text}");
-    assert!(text.starts_with("USAGE bad-arguments; next: "), "{text}");
-    text
-}
+const CHECK: Alone = Alone {
+    program: env!("CARGO_BIN_EXE_redis-sentinel-check"),
+    env: &[
+        ("VEZA_INCUS_PROJECT", "p"),
+        ("REDIS_SENTINEL_ADDRS", "redis-1"),
+        ("INCUS_SOCKET", "/nowhere/unix.socket"),
+    ],
+    complains: "USAGE bad-arguments; next: ",
+};
 
 #[test]
 fn garbage_in_a_flag() {
@@ -46,9 +26,9 @@ fn garbage_in_a_flag() {
         ("--sentinels", "a:b"),
         ("--max-lost-writes", "-1"),
     ] {
-        usage(&[&format!("{flag}={value}")], &[], flag);
+        CHECK.usage(&[&format!("{flag}={value}")], &[], flag);
     }
-    usage(&["--nonsense"], &[], "--nonsense");
+    CHECK.usage(&["--nonsense"], &[], "--nonsense");
 }
 
 #[test]
@@ -62,21 +42,21 @@ fn garbage_in_a_variable() {
         ("RTO_TARGET_SECONDS", "sixty", "--rto-target"),
         ("VEZA_INCUS_PROJECT", "a/b", "--project"),
     ] {
-        usage(&[], &[(variable, value)], word);
+        CHECK.usage(&[], &[(variable, value)], word);
     }
 }
 
 #[test]
 fn a_password_in_an_address_is_never_echoed() {
     for address in ["u:hunter2@redis-1", "redis://:hunter2@redis-1:26379"] {
-        let text = usage(&["--sentinels", address], &[], "--sentinels");
+        let text = CHECK.usage(&["--sentinels", address], &[], "--sentinels");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
 
 #[test]
 fn without_an_incus_it_is_a_missing_tool() {
-    let output = run(&[], &[]);
+    let output = CHECK.run(&[], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(

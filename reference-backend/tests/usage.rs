@@ -1,34 +1,24 @@
 //! redis-demo as it is started: what is wrong is usage (64) and is named, and without Redis it goes on and says so.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::panic, reason = "a test that can't go on has failed")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the real binary is run, with an environment of its own"
-)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
+
+use lab_test::Alone;
 
 const SENTINELS: (&str, &str) = ("REDIS_SENTINEL_ADDRS", "127.0.0.1:1,127.0.0.1:2");
 const MASTER: (&str, &str) = ("REDIS_SENTINEL_MASTER_NAME", "veza");
 
-fn demo(args: &[&str], env: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-demo"));
-    // Nothing of the caller's environment, so that a lab's variables can't make a test pass.
-    command.env_clear().envs(env.iter().copied()).args(args);
-    command
-}
-
-fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
-    demo(args, env).output().unwrap()
-}
+const DEMO: Alone = Alone {
+    program: env!("CARGO_BIN_EXE_redis-demo"),
+    env: &[],
+    complains: "usage: ",
+};
 
 fn usage(args: &[&str], env: &[(&str, &str)], word: &str) {
-    let output = run(args, env);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(64), "{args:?} {env:?}: {text}");
-    assert!(text.contains(word), "{args:?} {env:?}: {text}");
+    let text = DEMO.usage(args, env, word);
     assert!(!text.contains("hunter2"), "{text}");
 }
 
@@ -48,7 +38,7 @@ fn garbage_is_named_and_no_secret_is_repeated() {
 #[test]
 fn help_and_version_are_no_errors() {
     for flag in ["--help", "--version"] {
-        assert_eq!(run(&[flag], &[]).status.code(), Some(0));
+        assert_eq!(DEMO.run(&[flag], &[]).status.code(), Some(0));
     }
 }
 
@@ -56,7 +46,7 @@ fn help_and_version_are_no_errors() {
 fn an_address_that_is_taken_is_said() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = run(&["--metrics", &address], &[SENTINELS, MASTER]);
+    let output = DEMO.run(&["--metrics", &address], &[SENTINELS, MASTER]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains(&address), "{text}");
@@ -82,7 +72,8 @@ fn value(answer: &str, series: &str) -> u64 {
 #[test]
 fn without_redis_it_goes_on_and_every_request_is_a_miss() {
     let args = ["--metrics", "127.0.0.1:0", "--per-second", "100"];
-    let mut child = demo(&args, &[SENTINELS, MASTER])
+    let mut child = DEMO
+        .command(&args, &[SENTINELS, MASTER])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

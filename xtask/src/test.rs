@@ -4,6 +4,7 @@
 mod lab_test;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -189,6 +190,17 @@ async fn without_lab(stop: &Stop) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
+/// The groups that are as a reset left them, after a test: its own, where it left them untouched and they are
+/// fresh. All others may need what another test has changed.
+fn after(fresh: Vec<String>, was_fresh: bool, outcome: &Outcome) -> Vec<String> {
+    let test = &outcome.test;
+    match outcome.complaint {
+        None if test.leaves_untouched && was_fresh => fresh,
+        None if test.leaves_untouched => test.groups.clone(),
+        _ => Vec::new(),
+    }
+}
+
 /// The lab tests that are under way.
 struct Run {
     env: Vec<(String, String)>,
@@ -201,11 +213,16 @@ struct Run {
 impl Run {
     /// One at a time: a drill is measured, and keys of the lab's project that a test sets (`user.veza.halt`) are
     /// for every group. Light ones first, those that change the host last.
+    /// After a test that leaves its groups untouched the next one of those groups finds them reset already.
     async fn all(&self, mut tests: Vec<LabTest>) -> Vec<Outcome> {
-        tests.sort_by_key(|test| test.class);
+        tests.sort_by_key(|test| (test.class, !test.leaves_untouched, test.groups.clone()));
         let mut outcomes = Vec::new();
+        let mut fresh = Vec::new();
         for test in tests {
-            outcomes.push(self.one(test).await);
+            let is_fresh = test.groups.iter().all(|group| fresh.contains(group));
+            let outcome = self.one(test, is_fresh).await;
+            fresh = after(fresh, is_fresh, &outcome);
+            outcomes.push(outcome);
             self.tell(&outcomes);
         }
         outcomes
@@ -222,19 +239,23 @@ impl Run {
         }
     }
 
-    /// Resets the test's groups and runs it.
-    async fn one(&self, test: LabTest) -> Outcome {
+    /// Resets the test's groups, where they are not fresh from a reset, and runs it.
+    async fn one(&self, test: LabTest, is_fresh: bool) -> Outcome {
         let began = self.clock.at();
-        self.story.doing(&format!(
-            "{}: resetting {}",
-            test.name,
-            test.groups.join(", ")
-        ));
         let log = self.logs.join(test.log_name());
-        let reset = lab::reset(&test.groups, &self.story).await;
+        let groups = test.groups.join(", ");
+        let reset = match is_fresh {
+            true => Ok(()),
+            false => {
+                let name = &test.name;
+                self.story.doing(&format!("{name}: resetting {groups}"));
+                lab::reset(&test.groups, &self.story).await
+            }
+        };
         let ready = self.clock.at();
         self.story.doing(&test.name);
         let complaint = match reset {
+            Ok(()) if test.leaves_untouched => self.untouched(&test, &log).await.err(),
             Ok(()) => self.program(&test, &log).await.err(),
             Err(error) => Some(format!("its groups could not be reset: {error:#}")),
         };
@@ -245,6 +266,28 @@ impl Run {
             log,
             reset_s: ready.us_since(began) as f64 / 1e6,
             took_s: ended.us_since(ready) as f64 / 1e6,
+        }
+    }
+
+    /// Runs a test that leaves the lab untouched, which fails where Incus sees a difference afterwards: another
+    /// start of an instance, another state, key or device.
+    async fn untouched(&self, test: &LabTest, log: &Path) -> Result<(), String> {
+        let traits = async || {
+            let traits = lab::traits(&test.groups).await;
+            traits.map_err(|error| format!("the lab can't be asked what it is: {error:#}"))
+        };
+        let before: BTreeMap<String, String> = traits().await?;
+        self.program(test, log).await?;
+        let now = traits().await?;
+        let touched = before
+            .iter()
+            .find(|(name, was)| now.get(*name) != Some(*was));
+        match touched {
+            None => Ok(()),
+            Some((name, was)) => Err(format!(
+                "it was to leave the lab untouched; {name} is {:?} and was {was:?}",
+                now.get(name)
+            )),
         }
     }
 
@@ -286,6 +329,34 @@ mod tests {
         assert_eq!(names("another"), Vec::<&str>::new());
         let known = ["monitoring", "pgbouncer", "postgres", "redis"];
         assert_eq!(known_groups(), known);
+    }
+
+    #[test]
+    fn only_a_test_that_passed_and_leaves_all_untouched_spares_a_reset() {
+        let outcome = |leaves_untouched: bool, complaint: Option<&str>| Outcome {
+            test: LabTest {
+                name: "light::a".to_owned(),
+                class: lab_test::Class::Light,
+                groups: vec!["one".to_owned()],
+                leaves_untouched,
+                package: "drop-check".to_owned(),
+                folder: PathBuf::new(),
+                program: PathBuf::new(),
+            },
+            complaint: complaint.map(str::to_owned),
+            log: PathBuf::new(),
+            reset_s: 0.0,
+            took_s: 0.0,
+        };
+        let (none, one) = (Vec::new(), vec!["one".to_owned()]);
+        let both = vec!["one".to_owned(), "two".to_owned()];
+        assert_eq!(after(both.clone(), true, &outcome(true, None)), both);
+        assert_eq!(after(none.clone(), false, &outcome(true, None)), one);
+        // What was fresh before a reset may need what was reset.
+        let other = vec!["two".to_owned()];
+        assert_eq!(after(other, false, &outcome(true, None)), one);
+        assert_eq!(after(both.clone(), true, &outcome(false, None)), none);
+        assert_eq!(after(both, true, &outcome(true, Some("x"))), none);
     }
 
     #[tokio::test]

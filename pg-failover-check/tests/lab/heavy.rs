@@ -1,10 +1,9 @@
 //! The kill matrix: every kind of fault, killed before and after every changing request to Incus. And
 //! every kind as a whole drill.
 
-use std::process::Stdio;
+use lab_test::{Points, kill_points};
 
-use crate::proxy::{Moment, Proxy};
-use crate::support::{Lab, Running};
+use crate::support::Lab;
 
 const UNIT: &str = "pgautofailover";
 
@@ -21,55 +20,20 @@ const SHORT: [&str; 9] = [
     "--fault",
 ];
 
-fn start(lab: &Lab, socket: &std::path::Path, kind: &str) -> Running {
-    let mut command = lab.command();
-    let command = command.args(SHORT).arg(kind).env("INCUS_SOCKET", socket);
-    Running(Some(
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    ))
-}
-
-/// Whether a request runs a program that only looks. It is sent as one that changes something, but what is
-/// there before and after it is the same, and both are reached at the requests beside it.
-fn only_looks(point: &str) -> bool {
-    ["(systemctl show ", "(test -e "]
-        .iter()
-        .any(|program| point.contains(program))
-}
+/// Requests that run a program which only looks. They are sent as ones that change something, but what is there
+/// before and after is the same, and both are reached at the requests beside them.
+const ONLY_LOOK: Points<'_> = Points::Without(&["(systemctl show ", "(test -e "]);
 
 async fn matrix(kind: &str) {
     let lab = Lab::new(&format!("matrix-{}", kind.replace(':', "-"))).await;
-    let socket = lab.folder.join("incus.sock");
-    let proxy = Proxy::start(&socket, lab.incus.place().socket().unwrap());
-    let before = lab.as_it_is().await;
-    lab.ran(&start(&lab, &socket, kind).ended());
-    lab.undone_without_help(&before).await;
-    let points = proxy.changing();
-    println!("{kind}: {points:#?}");
+    let command = || {
+        let mut command = lab.command();
+        command.args(SHORT).arg(kind);
+        command
+    };
+    let made = kill_points(&lab, command, ONLY_LOOK, async || lab.until_whole().await).await;
     // Three keys are set and taken away, and something is done and undone.
-    assert!(points.len() >= 8, "{points:?}");
-    for (number, point) in points.iter().enumerate() {
-        if only_looks(point) {
-            continue;
-        }
-        for moment in [Moment::Before, Moment::After] {
-            lab.until_whole().await;
-            let before = lab.as_it_is().await;
-            proxy.clear();
-            let check = start(&lab, &socket, kind);
-            proxy.kill_at(number, moment, check.id());
-            let output = check.ended();
-            println!("{kind}, killed {moment:?} {number}: {point}");
-            let story = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(proxy.struck(), "{point} never came: {story}");
-            assert_eq!(output.status.code(), None, "killed: {story}");
-            lab.undone_without_help(&before).await;
-        }
-    }
+    assert!(made.len() >= 8, "{made:?}");
 }
 
 #[tokio::test]
@@ -120,12 +84,12 @@ async fn every_kind_is_proven_measured_and_undone_with_no_write_lost() {
             kind
         };
         let before = lab.as_it_is().await;
-        let ran = lab.run(&["--fault", kind, "--warm-up", "1"]);
+        let ran = lab.run(&["--fault", kind, "--warm-up", "1", "--settle", "2"]);
         ran.came_to(0, "pass", "all-gates-held");
         assert_eq!(lab.as_it_is().await, before, "{kind}");
         assert!(lab.records().is_empty(), "{kind}");
         for gate in ["lost-writes", "phantom-writes", "two-primaries"] {
-            assert_eq!(ran.seconds(gate), (0.0, 0.0), "{kind}: {gate}");
+            assert_eq!(ran.measured(gate), (0.0, 0.0), "{kind}: {gate}");
         }
         let evidence = &ran.report["fault"]["evidence"];
         assert!(evidence["control"].is_string(), "{kind}: {evidence}");

@@ -3,6 +3,7 @@
 mod drills;
 mod examples;
 mod refusals;
+mod untouched;
 mod undo;
 mod writers;
 mod pgbouncer;

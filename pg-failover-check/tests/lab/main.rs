@@ -7,13 +7,11 @@
 #![expect(clippy::print_stdout, reason = "shown when a test fails")]
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::expect_used, reason = "a test that can't go on has failed")]
-#![expect(clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(
     clippy::disallowed_methods,
     reason = "the real binary is run and sent signals"
 )]
 
-mod proxy;
 mod support;
 mod light;
 mod heavy;

@@ -4,5 +4,5 @@
 mod following;
 #[path = "light/sabotage.rs"]
 mod sabotage;
-#[path = "light/transaction_mode.rs"]
-mod transaction_mode;
+#[path = "light/untouched.rs"]
+mod untouched;

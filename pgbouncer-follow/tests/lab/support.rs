@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+pub use lab_test::{MINUTE, variable};
+use lab_test::{incus, name};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use veza_probe::clock::{self, within};
-use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
-use veza_probe::instance::InstanceName;
+use veza_probe::incus::{ExecOutput, Incus, StateChange};
 use veza_probe::postgres::{Conninfo, Host, Login, Session, Target, Tls, connect};
 use veza_probe::way::Way;
-
-pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,23 +28,9 @@ pub struct Lab {
     incus: Incus,
 }
 
-pub fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test pgbouncer`"))
-}
-
-fn name(text: &str) -> InstanceName {
-    InstanceName::new(text).unwrap()
-}
-
 impl Lab {
     pub async fn new() -> Lab {
-        let project = variable("VEZA_INCUS_PROJECT");
-        for needed in ["DATABASE_URL", "PGPASSFILE"] {
-            variable(needed);
-        }
-        let socket = socket_path(|name| std::env::var_os(name));
-        let (incus, _) = Incus::connect(&socket, &project).await.unwrap();
+        let incus = incus(&["DATABASE_URL", "PGPASSFILE"]).await;
         Lab { incus }
     }
 

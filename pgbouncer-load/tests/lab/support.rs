@@ -1,72 +1,44 @@
 //! The lab as a test finds it, the real binary, and what both are asked.
 
-use std::io::{BufRead, BufReader};
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use lab_test::Subject;
+pub use lab_test::{MINUTE, Ran, Running, name, variable};
 use veza_probe::clock;
-use veza_probe::incus::{Incus, Method, Request, socket_path};
-use veza_probe::instance::InstanceName;
-
-pub const MINUTE: Duration = Duration::from_secs(60);
+use veza_probe::incus::{Method, Request};
 
 /// The pooler's instance.
 pub const POOLER: &str = "pgaf-pgbouncer";
 
-/// The lab, as the environment names it, and a folder of this test's own.
-pub struct Lab {
-    pub incus: Incus,
-    pub folder: PathBuf,
-}
+/// The program, the lab, and a folder of this test's own.
+pub struct Lab(Subject);
 
-/// What a run came to.
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-    pub report: Value,
-}
+impl Deref for Lab {
+    type Target = Subject;
 
-/// A run under way. A test that fails must not leave it behind.
-pub struct Running {
-    child: Option<Child>,
-    story: String,
-}
-
-pub fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test pgbouncer`"))
-}
-
-pub fn name(text: &str) -> InstanceName {
-    InstanceName::new(text).unwrap()
+    fn deref(&self) -> &Subject {
+        &self.0
+    }
 }
 
 impl Lab {
     pub async fn new(test: &str) -> Lab {
-        let project = variable("VEZA_INCUS_PROJECT");
-        for needed in ["DATABASE_URL", "PGBOUNCER_ADMIN_URI", "PGPASSFILE"] {
-            variable(needed);
-        }
-        let socket = socket_path(|name| std::env::var_os(name));
-        let (incus, _) = Incus::connect(&socket, &project).await.unwrap();
-        let folder = std::env::temp_dir().join(format!("load-{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Lab { incus, folder }
+        let program = env!("CARGO_BIN_EXE_pgbouncer-load");
+        let needs = ["DATABASE_URL", "PGBOUNCER_ADMIN_URI", "PGPASSFILE"];
+        Lab(Subject::new(program, test, &["postgres", "pgbouncer"], &needs).await)
     }
 
     /// The binary, with tables that are made in a moment, and a temporary folder of this test's own.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgbouncer-load"));
+    pub fn load(&self, args: &[&str]) -> Command {
+        let mut command = self.command();
         command
-            .args(["--scale", "1", "--report"])
-            .arg(self.folder.join("reports"))
+            .args(["--scale", "1"])
             .args(args)
-            .env("TMPDIR", self.temporary())
-            .stdin(Stdio::null());
+            .env("TMPDIR", self.temporary());
         command
     }
 
@@ -77,25 +49,11 @@ impl Lab {
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {
-        self.ran(self.command(args).output().unwrap())
-    }
-
-    pub fn ran(&self, output: Output) -> Ran {
-        let report = self.folder.join("reports/latest/report.json");
-        let report = std::fs::read(report).unwrap_or_default();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let ran = Ran {
-            code: output.status.code().expect("it ended by itself"),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-            report: serde_json::from_slice(&report).unwrap_or_default(),
-        };
-        println!("{}{}", ran.stderr, ran.stdout);
-        ran
+        self.ran(&self.load(args).output().unwrap())
     }
 
     pub fn start(&self, args: &[&str]) -> Running {
-        Running::of(self.command(args))
+        Running::of(&mut self.load(args))
     }
 
     /// A script of pgbench's.
@@ -219,90 +177,17 @@ impl Drop for Lab {
     }
 }
 
-impl Running {
-    /// A command, started.
-    pub fn of(mut command: Command) -> Running {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running {
-            child: Some(command.spawn().unwrap()),
-            story: String::new(),
-        }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    pub fn signal(&self, which: &str) {
-        let id = self.id().to_string();
-        let kill = Command::new("kill").args([which, &id]).status().unwrap();
-        assert!(kill.success());
-    }
-
-    /// Reads its story up to a line with a word.
-    pub fn until_said(&mut self, word: &str) {
-        let story = self.child.as_mut().unwrap().stderr.as_mut().unwrap();
-        let mut lines = BufReader::with_capacity(1, story).lines();
-        let found = lines.any(|line| {
-            let line = line.unwrap();
-            self.story.push_str(&line);
-            self.story.push('\n');
-            line.contains(word)
-        });
-        assert!(found, "{word} is missing in: {}", self.story);
-    }
-
-    pub fn ended(mut self) -> Output {
-        self.child.take().unwrap().wait_with_output().unwrap()
-    }
+/// What a gate measured, and what became of it.
+pub fn gate(ran: &Ran, id: &str) -> (f64, String) {
+    let value = ran.measured(id).0;
+    (value, ran.outcome(id).to_owned())
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            // It may have ended by itself.
-            let id = child.id().to_string();
-            let _ = Command::new("kill").args(["-TERM", &id]).status();
-            println!(
-                "the run that was left behind: {:?}",
-                child.wait_with_output()
-            );
-        }
-    }
-}
-
-impl Ran {
-    pub fn came_to(&self, code: i32, verdict: &str, reason_id: &str) {
-        assert_eq!(self.code, code, "{}", self.stdout);
-        let first = self.stdout.lines().next().unwrap_or_default();
-        let expected = format!("{} {reason_id}; next: ", verdict.to_uppercase());
-        assert!(first.starts_with(&expected), "first line: {first}");
-        assert_eq!(self.report["verdict"], verdict);
-        assert_eq!(self.report["exit_code"], code);
-    }
-
-    pub fn says(&self, word: &str) {
-        assert!(
-            self.stdout.contains(word),
-            "{word} is missing in: {}",
-            self.stdout
-        );
-    }
-
-    /// What a gate measured, and what became of it.
-    pub fn gate(&self, id: &str) -> (f64, String) {
-        let gates = self.report["gates"].as_array().unwrap();
-        let gate = gates.iter().find(|gate| gate["id"] == id);
-        let gate = gate.unwrap_or_else(|| panic!("no gate {id}"));
-        let value = gate["measured"]["lower"].as_f64().unwrap_or(f64::NAN);
-        (value, gate["outcome"].as_str().unwrap().to_owned())
-    }
-
-    pub fn figure(&self, id: &str) -> Vec<f64> {
-        let figures = self.report["figures"].as_array().unwrap();
-        let figure = figures.iter().find(|figure| figure["id"] == id);
-        let rounds = figure.unwrap_or_else(|| panic!("no figure {id}"));
-        let rounds = rounds["rounds"].as_array().unwrap().iter();
-        rounds.map(|value| value.as_f64().unwrap()).collect()
-    }
+/// What each round measured of a figure.
+pub fn figure(ran: &Ran, id: &str) -> Vec<f64> {
+    let figures = ran.report["figures"].as_array().unwrap();
+    let figure = figures.iter().find(|figure| figure["id"] == id);
+    let rounds = figure.unwrap_or_else(|| panic!("no figure {id}"));
+    let rounds = rounds["rounds"].as_array().unwrap().iter();
+    rounds.map(|value| value.as_f64().unwrap()).collect()
 }

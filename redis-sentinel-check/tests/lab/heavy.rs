@@ -15,7 +15,8 @@ async fn every_kind_is_proven_measured_and_undone() {
     ] {
         lab.until_whole().await;
         let before = lab.as_it_is().await;
-        let ran = lab.run(&["--fault", kind, "--warm-up", "1", "--settle-failover"]);
+        let watch = ["--warm-up", "1", "--settle", "2", "--settle-failover"];
+        let ran = lab.run(&[&["--fault", kind], &watch[..]].concat());
         ran.came_to(0, "pass", "all-gates-held");
         assert_eq!(lab.as_it_is().await, before, "{kind}");
         for gate in ["lost-writes", "phantom-writes", "two-primaries"] {

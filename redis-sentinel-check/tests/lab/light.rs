@@ -1,7 +1,10 @@
 //! A drill that passes, and what must not become one.
 
+mod untouched;
+
 use std::time::Duration;
 
+use lab_test::{Points, kill_points};
 use veza_probe::clock;
 
 use crate::support::{Lab, MINUTE, variable};
@@ -12,7 +15,7 @@ async fn a_stopped_master_is_measured_healed_and_passes() {
     let lab = Lab::new("pass").await;
     let (master, others) = lab.roles().await;
     let (before, started) = (lab.as_it_is().await, lab.start_of(&master).await);
-    let ran = lab.run(&[]);
+    let ran = lab.ran(&lab.as_shipped().output().unwrap());
     ran.came_to(0, "pass", "all-gates-held");
     assert_eq!(lab.as_it_is().await, before);
     let again = lab.start_of(&master).await;
@@ -110,21 +113,6 @@ async fn without_a_quorum_clients_go_on_and_nobody_is_promoted() {
     assert_eq!(again.0, started.0, "the instance ran on");
     assert_ne!(again.1, started.1, "its server was held");
     lab.no_unit_is_held().await;
-    lab.no_key_is_left().await;
-}
-
-#[tokio::test]
-#[ignore = "needs the lab"]
-async fn nothing_broken_shows_no_outage_and_a_dry_run_only_plans() {
-    let lab = Lab::new("control").await;
-    let (master, _) = lab.roles().await;
-    let started = lab.start_of(&master).await;
-    let ran = lab.run(&["--dry-run", "--warm-up", "0.5"]);
-    ran.came_to(0, "planned", "dry-run");
-    ran.says(&master);
-    let ran = lab.run(&["--fault", "none", "--warm-up", "0.5"]);
-    ran.came_to(0, "pass", "all-gates-held");
-    assert_eq!(lab.start_of(&master).await, started, "untouched");
     lab.no_key_is_left().await;
 }
 
@@ -239,15 +227,13 @@ async fn a_master_that_systemd_starts_again_is_timed_as_a_restart() {
 #[ignore = "needs the lab"]
 async fn a_check_that_is_killed_leaves_nothing_broken() {
     let lab = Lab::new("killed").await;
-    let before = lab.as_it_is().await;
-    for point in ["client writes: ", "fault: ", "evidence: ", "healing: "] {
-        lab.until_whole().await;
-        let args = ["--warm-up", "0.5", "--settle-failover"];
-        let mut check = lab.start(&args);
-        check.until_said(point);
-        check.kill();
-        lab.undone_without_help(&before).await;
-    }
+    let command = || {
+        let mut command = lab.command();
+        command.args(["--warm-up", "0.5", "--settle-failover"]);
+        command
+    };
+    let points = Points::With(&["(stop)", "(start)"]);
+    kill_points(&lab, command, points, async || lab.until_whole().await).await;
     lab.until_whole().await;
     lab.no_key_is_left().await;
 }

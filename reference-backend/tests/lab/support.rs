@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use lab_test::{MINUTE, variable};
+use lab_test::{incus, name};
 use redis::{Client, IntoConnectionInfo, RedisConnectionInfo};
 use reference_backend::redis::chat::Chat;
 use reference_backend::redis::presence::Presence;
@@ -9,11 +11,8 @@ use reference_backend::redis::rate_limiter::{Limit, RateLimiter};
 use reference_backend::redis::{CacheMetrics, Config, Link, Source, Subsystem};
 use tokio::sync::broadcast::Receiver;
 use veza_probe::clock::{self, within};
-use veza_probe::incus::{ExecOutput, Incus, StateChange, socket_path};
-use veza_probe::instance::InstanceName;
+use veza_probe::incus::{ExecOutput, Incus, StateChange};
 use veza_probe::secret;
-
-pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// No request takes a fraction of this.
 const HANGS: Duration = Duration::from_secs(10);
@@ -25,21 +24,9 @@ pub struct Lab {
     incus: Incus,
 }
 
-pub fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run this with `cargo xtask test redis`"))
-}
-
-fn name(text: &str) -> InstanceName {
-    InstanceName::new(text).unwrap()
-}
-
 impl Lab {
     pub async fn new() -> Lab {
-        let project = variable("VEZA_INCUS_PROJECT");
-        variable("REDIS_SENTINEL_ADDRS");
-        let socket = socket_path(|name| std::env::var_os(name));
-        let (incus, _) = Incus::connect(&socket, &project).await.unwrap();
+        let incus = incus(&["REDIS_SENTINEL_ADDRS"]).await;
         Lab { incus }
     }
 

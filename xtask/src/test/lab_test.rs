@@ -28,6 +28,10 @@ impl Class {
     }
 }
 
+/// The module of tests that leave their groups as they found them: the next test needs no reset. The runner does
+/// not take their word for it, see [`super::Run`].
+const UNTOUCHED: &str = "untouched";
+
 /// A test to run.
 #[derive(Clone, Debug)]
 pub(super) struct LabTest {
@@ -37,6 +41,8 @@ pub(super) struct LabTest {
     pub(super) class: Class,
     /// The lab's groups that it needs.
     pub(super) groups: Vec<String>,
+    /// Whether it leaves them as it found them.
+    pub(super) leaves_untouched: bool,
     /// The check that it tests.
     pub(super) package: String,
     /// The folder it runs in, as under cargo.
@@ -61,6 +67,7 @@ impl LabTest {
             name: name.to_owned(),
             class,
             groups: groups.map(|group| (*group).to_owned()).collect(),
+            leaves_untouched: name.split("::").any(|module| module == UNTOUCHED),
             package: check.name.to_owned(),
             folder: program.folder.clone(),
             program: program.path.clone(),
@@ -150,6 +157,13 @@ mod tests {
         assert_eq!(plain.groups, ["one"]);
         let both = test("light::pooler::a", &["one"]).unwrap();
         assert_eq!(both.groups, ["one", "pooler"]);
+    }
+
+    #[test]
+    fn a_module_says_that_the_lab_is_left_untouched() {
+        let leaves = |name| test(name, &["one"]).unwrap().leaves_untouched;
+        assert!(leaves("light::untouched::a") && leaves("light::untouched::pooler::a"));
+        assert!(!leaves("light::a") && !leaves("light::untouched_by_a"));
     }
 
     #[test]

@@ -95,6 +95,7 @@ mod tests {
                 name: "light::a".to_owned(),
                 class: Class::Light,
                 groups: vec![group.to_owned()],
+                leaves_untouched: false,
                 package: "drop-check".to_owned(),
                 folder: PathBuf::new(),
                 program: PathBuf::new(),

@@ -1,11 +1,14 @@
 //! Rules about packages and names: folder = package = binary, every crate is a member, every
-//! dependency has its reason, and no file is a drawer.
+//! dependency has its reason, what is for tests is in no program, and no file is a drawer.
 
 use super::Finding;
 use super::tree::{Tree, line_of};
 
 /// A library with two servers: the one package that is not named for its binary.
 const MANY_BINARIES: &str = "reference-backend";
+
+/// What the tests of the checks share. It panics where a test has failed, so no program may have any of it.
+const OF_TESTS: &str = "lab-test";
 
 /// Names of drawers: what lies in them could be anything.
 const DRAWERS: [&str; 7] = [
@@ -83,6 +86,15 @@ fn package(tree: &Tree, folder: &str) -> Vec<Finding> {
     if name != folder {
         let message = format!("package `{name}` stands in folder `{folder}`: one name for both");
         all.push(Finding::new(&path, line_of(text, "name"), message));
+    }
+    let depended = ["dependencies", "build-dependencies"].map(|table| manifest.get(table));
+    if depended
+        .into_iter()
+        .flatten()
+        .any(|table| table.get(OF_TESTS).is_some())
+    {
+        let message = format!("`{OF_TESTS}` is for tests: it belongs to [dev-dependencies]");
+        all.push(Finding::new(&path, line_of(text, OF_TESTS), message));
     }
     let binaries = manifest.get("bin").and_then(toml::Value::as_array);
     for binary in binaries.into_iter().flatten() {
@@ -189,6 +201,24 @@ mod tests {
             ]),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn what_is_for_tests_is_in_no_program() {
+        let package = "[package]\nname = \"drop-check\"\n\n";
+        let with = |table: &str| {
+            let manifest = format!("{package}[{table}]\nlab-test.workspace = true\n");
+            lines(&[("drop-check/Cargo.toml", &manifest)])
+        };
+        assert_eq!(with("dev-dependencies"), Vec::<String>::new());
+        for table in ["dependencies", "build-dependencies"] {
+            assert_eq!(
+                with(table),
+                [
+                    "drop-check/Cargo.toml:5: `lab-test` is for tests: it belongs to [dev-dependencies]"
+                ]
+            );
+        }
     }
 
     #[test]

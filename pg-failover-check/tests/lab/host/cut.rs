@@ -116,14 +116,10 @@ async fn cut_and_healed(lab: &Lab, folder: &Path, way: &Way) {
     let (primary, _) = lab.roles().await;
     let before = lab.as_it_is().await;
     // Its records and reports are its own, too.
-    let runner = Lab {
-        incus: lab.incus.clone(),
-        folder: lab.folder.join("runner"),
-    };
+    let runner = lab.with_folder(lab.folder.join("runner"));
     let args = ["--fault", "partition", "--max-fault", "5"];
     let mut check = on_another_host(lab, &command(&runner, folder, &args));
-    let check = check.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut check = Running(Some(check.stderr(Stdio::piped()).spawn().unwrap()));
+    let mut check = Running::of(check.stdin(Stdio::null()));
     let parted = async {
         while lab.instance(&primary).await.devices["eth0"]["type"] != "none" {
             assert!(check.runs(), "it ended before the fault");

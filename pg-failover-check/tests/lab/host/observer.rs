@@ -37,11 +37,7 @@ fn run(lab: &Lab, args: &[&str]) -> Output {
 }
 
 fn start(lab: &Lab, args: &[&str]) -> Running {
-    let piped = command(lab, args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    Running(Some(piped.unwrap()))
+    Running::of(&mut command(lab, args))
 }
 
 /// The observer's processes, as this host numbers them.

@@ -203,8 +203,7 @@ async fn drilled(lab: &Lab, folder: &Path) {
     lab.until_whole().await;
     let (primary, _) = lab.roles().await;
     let before = lab.as_it_is().await;
-    let mut check = command(lab, folder, &["--fault", "freeze"]);
-    let mut check = Running(Some(check.spawn().unwrap()));
+    let mut check = Running::of(&mut command(lab, folder, &["--fault", "freeze"]));
     lab.until_broken(&primary, &mut check).await;
     let key = lab.instance(&primary).await.config["user.veza.fault"].clone();
     let key: Value = serde_json::from_str(&key).unwrap();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lab_test::BRIEFLY;
 use veza_probe::incus::{FileKind, StateChange};
 
 use crate::support::{Lab, MINUTE, name};
@@ -16,7 +17,7 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-/// A shell as cron or a CI runner gives one: nothing of the lab in its environment.
+/// A shell as cron or a CI runner gives one: nothing of the lab in its environment. Only the checks watch briefly.
 fn shell(lab: &Lab, line: &str) -> Output {
     let programs = Path::new(env!("CARGO_BIN_EXE_pg-failover-check"))
         .parent()
@@ -27,6 +28,7 @@ fn shell(lab: &Lab, line: &str) -> Output {
         .env_clear()
         .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
         .env("VEZA_STATE_DIR", lab.state())
+        .envs(BRIEFLY)
         .output()
         .unwrap();
     println!("{line}: {output:?}");

@@ -54,10 +54,7 @@ impl Drop for Disk {
 
 /// The check with its reports on another disk than its records.
 fn reporting(lab: &Lab, disk: &Disk, args: &[&str]) -> (Lab, Command) {
-    let there = Lab {
-        incus: lab.incus.clone(),
-        folder: disk.0.join("reports"),
-    };
+    let there = lab.with_folder(disk.0.join("reports"));
     let mut command = there.command();
     command.env("VEZA_STATE_DIR", lab.state()).args(args);
     (there, command)
@@ -87,11 +84,8 @@ async fn a_disk_that_fills_up_in_mid_drill_takes_neither_verdict_nor_exit_code()
     let metrics = disk.path("metrics");
     let (there, mut command) = reporting(&lab, &disk, &SHORT);
     // Quiet: what went wrong beside a drill that passed is said all the same.
-    let command = command
-        .args(["--quiet", "--events", &events, "--textfile-dir", &metrics])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut check = Running(Some(command.spawn().unwrap()));
+    let more = ["--quiet", "--events", &events, "--textfile-dir", &metrics];
+    let mut check = Running::of(command.args(more));
     lab.until_broken(&primary, &mut check).await;
     disk.fill();
     let output = check.ended();
@@ -126,10 +120,7 @@ async fn a_disk_that_fills_up_in_mid_drill_takes_neither_verdict_nor_exit_code()
 async fn refused_while_it_fills(lab: &Lab, disk: &Disk) {
     lab.until_whole().await;
     let (there, mut command) = reporting(lab, disk, &["--fault", "none", "--read-only"]);
-    let command = command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut check = Running(Some(command.spawn().unwrap()));
+    let mut check = Running::of(&mut command);
     check.until_said("client writes: ");
     disk.fill();
     check.signal("-TERM");

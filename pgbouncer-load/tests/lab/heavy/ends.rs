@@ -35,13 +35,13 @@ async fn a_signal_or_a_kill_ends_pgbench_wherever_it_runs() {
     for (inside, signal, code) in [(false, "-INT", 130), (true, "-TERM", 143)] {
         let running = under_load(&lab, inside).await;
         running.signal(signal);
-        let ran = lab.ran(running.ended());
+        let ran = lab.ran(&running.ended());
         ran.came_to(code, "interrupted", "signal");
         lab.nothing_is_left().await;
     }
     let running = under_load(&lab, false).await;
     lab.halt("release day").await;
-    let ran = lab.ran(running.ended());
+    let ran = lab.ran(&running.ended());
     ran.came_to(5, "inconclusive", "halted");
     ran.says("release day");
     lab.run(&["--clients", "8"]).came_to(1, "refused", "halted");

@@ -1,6 +1,6 @@
 //! What pgbench calls no failure, or has no word for: each made for real.
 
-use crate::support::{Lab, POOLER, Running};
+use crate::support::{Lab, POOLER, Running, gate};
 
 #[tokio::test]
 #[ignore = "needs the lab"]
@@ -24,7 +24,7 @@ async fn transactions_that_fail_and_clients_that_give_up() {
     // pgbench says `0 (NaN%)` failed.
     let ran = run(&lab.script("error.sql", "select 1/0;\n"));
     ran.came_to(1, "fail", "client-errors-missed");
-    assert_eq!(ran.gate("failed"), (0.0, "held".to_owned()));
+    assert_eq!(gate(&ran, "failed"), (0.0, "held".to_owned()));
     ran.says("division by zero");
 
     // pgbench ends with 0 and complains of nothing.
@@ -32,7 +32,7 @@ async fn transactions_that_fail_and_clients_that_give_up() {
                         bbalance + 1;\ncommit;\n";
     let ran = run(&lab.script("serializable.sql", serializable));
     ran.came_to(1, "fail", "failed-missed");
-    assert_eq!(ran.gate("exit-status"), (0.0, "held".to_owned()));
+    assert_eq!(gate(&ran, "exit-status"), (0.0, "held".to_owned()));
     ran.says("serialization failures");
 
     let row =
@@ -44,7 +44,7 @@ async fn transactions_that_fail_and_clients_that_give_up() {
     );
     let ran = run(&lab.script("deadlock.sql", &deadlock));
     ran.came_to(1, "fail", "failed-missed");
-    assert!(ran.gate("failed").0 >= 1.0);
+    assert!(gate(&ran, "failed").0 >= 1.0);
 
     // Three backends are terminated: `0 failed`.
     let mut running = lab.start(&["--clients", "40", "--threads", "2", "--seconds", "6"]);
@@ -60,11 +60,11 @@ async fn transactions_that_fail_and_clients_that_give_up() {
     veza_probe::clock::within(crate::support::MINUTE, all)
         .await
         .expect("three are terminated");
-    let ran = lab.ran(running.ended());
+    let ran = lab.ran(&running.ended());
     assert_eq!(ran.code, 1, "{}", ran.stdout);
-    assert_eq!(ran.gate("failed"), (0.0, "held".to_owned()));
-    assert_eq!(ran.gate("client-errors").1, "missed");
-    assert_eq!(ran.gate("exit-status"), (2.0, "missed".to_owned()));
+    assert_eq!(gate(&ran, "failed"), (0.0, "held".to_owned()));
+    assert_eq!(gate(&ran, "client-errors").1, "missed");
+    assert_eq!(gate(&ran, "exit-status"), (2.0, "missed".to_owned()));
     lab.nothing_is_left().await;
 }
 
@@ -78,7 +78,7 @@ async fn a_pooler_that_throws_clients_out() {
     let mut running = lab.start(&["--clients", "90", "--seconds", "5", "--reconnect"]);
     running.until_said("round 1");
     lab.others_come(20).await;
-    let ran = lab.ran(running.ended());
+    let ran = lab.ran(&running.ended());
     ran.came_to(1, "fail", "connection-errors-missed");
     ran.says("max_client_conn");
     lab.console("SET max_client_conn = 1000").await;
@@ -97,7 +97,7 @@ async fn a_pooler_that_throws_clients_out() {
     args.extend(["--script", &sleep]);
     let ran = lab.run(&args);
     assert_eq!(ran.code, 1, "{}", ran.stdout);
-    assert_eq!(ran.gate("client-errors").1, "missed");
+    assert_eq!(gate(&ran, "client-errors").1, "missed");
     ran.says("query_wait_timeout");
     for setting in [
         "query_wait_timeout = 120",
@@ -113,7 +113,7 @@ async fn a_pooler_that_throws_clients_out() {
         .sh(POOLER, "sleep 2; systemctl restart pgbouncer.service")
         .await;
     assert_eq!(code, 0, "{said}");
-    let ran = lab.ran(running.ended());
+    let ran = lab.ran(&running.ended());
     assert_eq!(
         (ran.code, ran.report["verdict"].as_str()),
         (1, Some("fail"))
@@ -126,13 +126,13 @@ async fn a_pooler_that_throws_clients_out() {
 async fn outside_a_lab_others_come_first() {
     let lab = Lab::new("outside").await;
     let outside = |args: &[&str]| {
-        let mut command = lab.command(args);
+        let mut command = lab.load(args);
         command.env_remove("VEZA_LAB_CREDENTIALS");
         command
     };
     let load = ["--clients", "8", "--threads", "2", "--seconds", "60"];
     lab.sql("create table public.somebodys ()").await;
-    let ran = lab.ran(outside(&load).output().unwrap());
+    let ran = lab.ran(&outside(&load).output().unwrap());
     ran.came_to(1, "refused", "not-its-own-database");
     lab.sql("drop table public.somebodys").await;
 
@@ -144,10 +144,10 @@ async fn outside_a_lab_others_come_first() {
     ] {
         lab.console(command).await;
     }
-    let mut running = Running::of(outside(&load));
+    let mut running = Running::of(&mut outside(&load));
     running.until_said("round 1");
     lab.others_come(3).await;
-    let ran = lab.ran(running.ended());
+    let ran = lab.ran(&running.ended());
     ran.came_to(5, "inconclusive", "others-wait");
     ran.says("clients of pgbouncer_follow in veza");
     lab.nothing_is_left().await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use veza_probe::clock;
 
-use crate::support::{Lab, MINUTE, POOLER, variable};
+use crate::support::{Lab, MINUTE, POOLER, figure, gate, variable};
 
 /// Passwords of the lab's password file.
 fn passwords() -> Vec<String> {
@@ -46,14 +46,14 @@ async fn a_load_passes_here_and_there_and_leaves_nothing() {
     for password in passwords() {
         assert!(!list.contains(&password), "a password in the process list");
     }
-    let ran = lab.ran(run.ended());
+    let ran = lab.ran(&run.ended());
     ran.came_to(0, "pass", "all-gates-held");
-    assert_eq!(ran.gate("clients-seen"), (100.0, "held".to_owned()));
-    assert_eq!(ran.gate("pooler-errors"), (0.0, "held".to_owned()));
+    assert_eq!(gate(&ran, "clients-seen"), (100.0, "held".to_owned()));
+    assert_eq!(gate(&ran, "pooler-errors"), (0.0, "held".to_owned()));
     let (p50, p99, max) = (
-        ran.figure("p50")[0],
-        ran.figure("p99")[0],
-        ran.figure("max")[0],
+        figure(&ran, "p50")[0],
+        figure(&ran, "p99")[0],
+        figure(&ran, "max")[0],
     );
     assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{p50} {p99} {max}");
     assert!(ran.report["charts"].as_array().unwrap().len() == 4);
@@ -86,7 +86,7 @@ async fn a_load_passes_here_and_there_and_leaves_nothing() {
     let ran = lab.run(&inside);
     ran.came_to(0, "pass", "all-gates-held");
     ran.says(&format!("instance {POOLER}"));
-    assert_eq!(ran.gate("tps").1, "held");
+    assert_eq!(gate(&ran, "tps").1, "held");
     lab.nothing_is_left().await;
 
     let slow = ["--clients", "8", "--seconds", "2", "--tps-min", "1000000"];
@@ -110,8 +110,8 @@ async fn past_the_pooler_and_against_an_earlier_run() {
     ];
     let ran = lab.run(&load);
     ran.came_to(0, "pass", "all-gates-held");
-    assert_eq!(ran.figure("pooler-ratio").len(), 2);
-    assert_eq!(ran.figure("direct-tps").len(), 2);
+    assert_eq!(figure(&ran, "pooler-ratio").len(), 2);
+    assert_eq!(figure(&ran, "direct-tps").len(), 2);
     let earlier = lab.folder.join("earlier.json");
     let mut report = ran.report;
     std::fs::write(&earlier, report.to_string()).unwrap();

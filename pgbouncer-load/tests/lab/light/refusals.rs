@@ -11,14 +11,14 @@ const SMALL: [&str; 6] = ["--clients", "4", "--threads", "2", "--seconds", "1"];
 async fn no_pgbench_and_one_of_other_words() {
     let lab = Lab::new("pgbench").await;
     let with_path = |path: &str| {
-        let mut command = lab.command(&SMALL);
+        let mut command = lab.load(&SMALL);
         // Where there is an Incus project, the pooler's own pgbench would be taken.
         command.env("PATH", path).env_remove("VEZA_INCUS_PROJECT");
         let uri = std::env::var("DATABASE_URL").unwrap() + "&hostaddr=198.18.0.14";
         command.env("DATABASE_URL", uri);
         let uri = std::env::var("PGBOUNCER_ADMIN_URI").unwrap() + "&hostaddr=198.18.0.14";
         command.env("PGBOUNCER_ADMIN_URI", uri);
-        lab.ran(command.output().unwrap())
+        lab.ran(&command.output().unwrap())
     };
     let empty = lab.folder.join("empty");
     std::fs::create_dir_all(&empty).unwrap();
@@ -28,7 +28,7 @@ async fn no_pgbench_and_one_of_other_words() {
     with_path(&format!("{old}:{rest}")).came_to(5, "inconclusive", "pgbench-unknown");
     let strange = lab.false_pgbench("strange", "moo", "exit 0");
     with_path(&format!("{strange}:{rest}")).came_to(5, "inconclusive", "pgbench-unknown");
-    let mut command = lab.command(&SMALL);
+    let mut command = lab.load(&SMALL);
     let nonsense = lab.false_pgbench(
         "new",
         "pgbench (PostgreSQL) 19.0",
@@ -36,7 +36,7 @@ async fn no_pgbench_and_one_of_other_words() {
     );
     command.env("PATH", format!("{nonsense}:{rest}"));
     command.args(["--script", &lab.script("one.sql", "select 1;\n")]);
-    let ran = lab.ran(command.output().unwrap());
+    let ran = lab.ran(&command.output().unwrap());
     ran.came_to(5, "inconclusive", "result-unreadable");
     ran.says("number of clients");
     lab.nothing_is_left().await;
@@ -51,13 +51,13 @@ async fn a_pooler_without_room_or_key_or_life() {
     ran.says("2000 clients do not fit: the pooler takes max_client_conn = 1000");
 
     let mut limited = std::process::Command::new("prlimit");
-    let command = lab.command(&["--clients", "300"]);
+    let command = lab.load(&["--clients", "300"]);
     limited
         .arg("--nofile=128:128")
         .arg(command.get_program())
         .args(command.get_args());
     limited.env("TMPDIR", lab.temporary()).stdin(Stdio::null());
-    let ran = lab.ran(limited.output().unwrap());
+    let ran = lab.ran(&limited.output().unwrap());
     ran.came_to(1, "refused", "not-enough-descriptors");
     ran.says("300 clients need 316 open files");
 
@@ -97,10 +97,10 @@ async fn a_pooler_without_room_or_key_or_life() {
     others.signal("-INT");
     assert_eq!(others.ended().status.code(), Some(130));
 
-    let mut command = lab.command(&SMALL);
+    let mut command = lab.load(&SMALL);
     let wrong = "hunter2-is-wrong";
     command.env("DATABASE_PASSWORD", wrong);
-    let ran = lab.ran(command.output().unwrap());
+    let ran = lab.ran(&command.output().unwrap());
     ran.came_to(2, "refused", "credentials-refused");
     let text = format!("{}{}{}", ran.stdout, ran.stderr, ran.report);
     assert!(!text.contains(wrong), "{text}");

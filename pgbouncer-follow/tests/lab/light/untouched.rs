@@ -1,4 +1,4 @@
-//! What docs/pgbouncer.md says that transaction mode forbids, shown. Each client alone gets the same, idle
+//! What docs/pgbouncer.md says that transaction mode forbids, shown; nothing is broken for it. Each client alone gets the same, idle
 //! server connection; a second one is only used while the first is in a transaction.
 
 use crate::support::{Lab, ask};
