@@ -200,9 +200,9 @@ async fn build_in_debian(
     let inside = Path::new("/out");
     let command = image::in_chroot(work, ["go"]).await?;
     let command = install(command, spec, inside)
-        .env("GOCACHE", "/root/go-cache")
-        .env("GOPATH", "/root/go")
-        .env("HOME", "/root");
+        .env("GOCACHE", "/go/cache")
+        .env("GOPATH", "/go")
+        .env("HOME", "/go");
     let what = format!("building {}", spec.name());
     tale.during(&what, work.logged(command)).await?;
     std::fs::rename(work.root().join("out"), out).context("taking the program out of the folder")
