@@ -23,8 +23,8 @@ impl ProgramSpec {
     }
 }
 
-/// A program that is built from its public source with Go. A new one is a change that the units take over
-/// by a restart.
+/// A program that is built from its public source with Go. A new one is a change for which all of the group
+/// restarts together: servers, of which each takes only its own like for a member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoProgramSpec {

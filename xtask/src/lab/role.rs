@@ -74,8 +74,11 @@ pub enum Change {
     Seed,
     /// The units take it over while they run.
     Reload,
-    /// The units are restarted.
+    /// The units are restarted, one instance after the other.
     Restart,
+    /// The units are restarted in all instances of the group at the same time: they take no member that
+    /// differs in this.
+    Together,
     /// The instance is deleted and made anew.
     Recreate,
 }
@@ -314,14 +317,11 @@ impl Role {
     ///
     /// # Errors
     /// When one was not built.
-    pub fn program_files(
-        &self,
-        built: &BTreeMap<String, Built>,
-    ) -> anyhow::Result<Vec<Rendered>> {
+    pub fn program_files(&self, built: &BTreeMap<String, Built>) -> anyhow::Result<Vec<Rendered>> {
         let own = self.programs.iter();
         let own = own.map(|program| (program.binary(), &program.path, Change::Reload));
         let go = self.go_programs.iter();
-        let go = go.map(|program| (program.name(), &program.path, Change::Restart));
+        let go = go.map(|program| (program.name(), &program.path, Change::Together));
         let file = |(name, path, change): (&str, &String, Change)| {
             let built = built.get(name);
             let built = built.with_context(|| format!("{name} was not built"))?;

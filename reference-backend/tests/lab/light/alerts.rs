@@ -45,7 +45,10 @@ async fn alerts_come_when_they_should_and_prometheus_has_them() {
             continue;
         };
         let tests = format!("{tests}.test.yml");
-        assert!(files.iter().any(|(n, _)| *n == tests), "{name} has no tests");
+        assert!(
+            files.iter().any(|(n, _)| *n == tests),
+            "{name} has no tests"
+        );
         let (code, said) = judged(&lab, &tests).await;
         assert_eq!(code, 0, "{said}");
         // The tests would notice: with no patience at all one of the alerts comes too soon.
@@ -55,7 +58,9 @@ async fn alerts_come_when_they_should_and_prometheus_has_them() {
         lab.put(PROMETHEUS, &path, &hasty).await;
         let (code, said) = judged(&lab, &tests).await;
         assert_ne!(code, 0, "{said}");
-        let alerts = text.lines().filter_map(|l| l.trim().strip_prefix("- alert: "));
+        let alerts = text
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("- alert: "));
         rules.extend(alerts.map(str::to_owned));
     }
     assert!(!rules.is_empty());
@@ -65,7 +70,9 @@ async fn alerts_come_when_they_should_and_prometheus_has_them() {
     let answer = answer.await;
     let answer: Value = serde_json::from_str(&answer.stdout).unwrap();
     let groups = answer["data"]["groups"].as_array().unwrap();
-    let loaded = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
+    let loaded = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap());
     let loaded: Vec<&str> = loaded.filter_map(|rule| rule["name"].as_str()).collect();
     for rule in &rules {
         assert!(loaded.contains(&rule.as_str()), "{rule} is not in {answer}");
