@@ -22,7 +22,7 @@ fn files() -> Vec<(String, String)> {
 }
 
 /// Runs the unit tests of some rules, with these rules.
-async fn judged(lab: &Lab, tests: &str) -> (i32, String) {
+async fn judged(lab: &Lab, tests: &str) -> (i64, String) {
     let test = format!("{FOLDER}/{tests}");
     let argv = ["promtool", "test", "rules", &test];
     let output = lab.try_exec(PROMETHEUS, &argv).await;
@@ -66,8 +66,8 @@ async fn alerts_come_when_they_should_and_prometheus_has_them() {
     assert!(!rules.is_empty());
 
     let url = "http://127.0.0.1:9090/api/v1/rules";
-    let answer = lab.try_exec(PROMETHEUS, &["curl", "--silent", "--show-error", url]);
-    let answer = answer.await;
+    let argv = ["curl", "--silent", "--show-error", url];
+    let answer = lab.try_exec(PROMETHEUS, &argv).await;
     let answer: Value = serde_json::from_str(&answer.stdout).unwrap();
     let groups = answer["data"]["groups"].as_array().unwrap();
     let loaded = groups
