@@ -11,7 +11,7 @@ use reference_backend::redis::rate_limiter::{Limit, RateLimiter};
 use reference_backend::redis::{CacheMetrics, Config, Link, Source, Subsystem};
 use tokio::sync::broadcast::Receiver;
 use veza_probe::clock::{self, within};
-use veza_probe::incus::{ExecOutput, Incus, StateChange};
+use veza_probe::incus::{ExecOutput, FileKind, Incus, StateChange};
 use veza_probe::secret;
 
 /// No request takes a fraction of this.
@@ -47,6 +47,14 @@ impl Lab {
             }
         }
         panic!("no instance of Redis is at {address}")
+    }
+
+    /// Puts a text file there for everybody to read; its folder is there.
+    pub async fn put(&self, instance: &str, path: &str, text: &str) {
+        let file = FileKind::File(text.as_bytes().to_vec());
+        let name = name(instance);
+        let written = self.incus.write_file(&name, path, file, (0, 0, 0o644));
+        written.await.unwrap();
     }
 
     pub async fn try_exec(&self, instance: &str, argv: &[&str]) -> ExecOutput {

@@ -206,7 +206,7 @@ pub struct Changes {
     pub write: Vec<String>,
     /// Paths to remove.
     pub remove: Vec<String>,
-    /// What the units have to do about it: reload or restart.
+    /// What the units have to do about it: reload or restart, and how.
     pub action: Option<Change>,
     /// Config keys to set; an empty value removes one.
     pub config: Map<String, Value>,
@@ -252,7 +252,7 @@ pub fn plan(found: Option<&Found>, wanted: &Wanted, lab: &LabSpec) -> Plan {
             // The role did not have it when the instance was made.
             Change::Seed => changes.write.push(file.path.clone()),
             Change::Recreate => return Plan::Remake(format!("{} changed", file.path)),
-            Change::Reload | Change::Restart => {
+            Change::Reload | Change::Restart | Change::Together => {
                 changes.write.push(file.path.clone());
                 changes.action = changes.action.max(Some(file.change));
             }
@@ -263,9 +263,25 @@ pub fn plan(found: Option<&Found>, wanted: &Wanted, lab: &LabSpec) -> Plan {
     changes.remove = gone.cloned().collect();
     if !changes.remove.is_empty() {
         // What a file that is gone meant is not known any more.
-        changes.action = Some(Change::Restart);
+        changes.action = changes.action.max(Some(Change::Restart));
     }
     Plan::Keep(changes)
+}
+
+/// The digests to note before files are changed: those of the files that will be as they are now. The others are
+/// noted as unknown, so that they are changed again, also back, until their units have taken them over.
+pub fn stamp_while(found: &Found, changes: &Changes) -> String {
+    let noted = found.key(FILES_KEY);
+    let noted: Option<BTreeMap<String, String>> =
+        noted.and_then(|text| serde_json::from_str(text).ok());
+    let mut noted = noted.unwrap_or_default();
+    // A seed that was never there must be written again, too.
+    for path in &changes.write {
+        if let Some(digest) = noted.get_mut(path) {
+            "unknown".clone_into(digest);
+        }
+    }
+    json!(noted).to_string()
 }
 
 /// When several instances of a group must be made anew, all of it is: what stays would remember
@@ -300,6 +316,8 @@ fn config_changes(found: &Found, wanted: &Wanted) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::topology::tests::small;
     use super::*;
 
@@ -314,7 +332,8 @@ mod tests {
             group: "root".to_owned(),
             mode: 0o644,
             change,
-            content: text.as_bytes().to_vec(),
+            content: Arc::new(text.as_bytes().to_vec()),
+            sum: None,
         }
     }
 
@@ -325,6 +344,44 @@ mod tests {
             file("/restart", Change::Restart, "t"),
             file("/recreate", Change::Recreate, text),
         ]
+    }
+
+    #[test]
+    fn a_file_that_is_being_changed_is_changed_again_until_it_is_taken_over() {
+        let (topology, role) = (small(), role());
+        let (group, spec) = topology.instances().next().unwrap();
+        let mut wanted = Wanted {
+            spec,
+            group,
+            role: &role,
+            files: files("x"),
+        };
+        let mut found = Found::default();
+        let keys = [
+            (FILES_KEY, wanted.file_stamp()),
+            (ROLE_KEY, wanted.role_stamp()),
+        ];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value));
+        found.config.extend(keys);
+        let before = wanted.files.clone();
+        wanted.files[2] = file("/restart", Change::Together, "new");
+        let Plan::Keep(changes) = plan(Some(&found), &wanted, &topology.lab) else {
+            panic!("it stays")
+        };
+        assert_eq!(
+            (changes.write.as_slice(), changes.action),
+            (&["/restart".to_owned()][..], Some(Change::Together))
+        );
+        let stamp = stamp_while(&found, &changes);
+        found.config.insert(FILES_KEY.to_owned(), stamp);
+        // Forwards, and back to what was noted before.
+        for files in [wanted.files.clone(), before] {
+            wanted.files = files;
+            let Plan::Keep(changes) = plan(Some(&found), &wanted, &topology.lab) else {
+                panic!("it stays")
+            };
+            assert_eq!(changes.write, ["/restart"]);
+        }
     }
 
     /// The plan after a change of what is wanted, and of what is found.
@@ -370,7 +427,12 @@ mod tests {
 
     #[test]
     fn a_changed_file_means_what_its_role_says() {
-        let changed = |index: usize| planned(|w| w.files[index].content.push(b'!'), |_| {});
+        let changed = |index: usize| {
+            planned(
+                |w| Arc::make_mut(&mut w.files[index].content).push(b'!'),
+                |_| {},
+            )
+        };
         assert_eq!(kept(changed(0)), Changes::default());
         let reload = kept(changed(1));
         assert_eq!(

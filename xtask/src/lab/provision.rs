@@ -85,17 +85,38 @@ impl Site<'_> {
             anyhow::Ok(changed)
         });
         let changed = try_join_all(steps).await?;
-        for (wanted, found, plan) in &plans {
-            if let Plan::Keep(changes) = plan
-                && changes.has_files()
-            {
-                let was_running = found.is_some_and(Found::is_running);
-                let act = self.act(wanted, changes, was_running);
-                act.await
-                    .with_context(|| format!("instance {}", wanted.spec.name))?;
-            }
+        for group in plans.chunk_by(|(a, ..), (b, ..)| a.group == b.group) {
+            self.act_on(group).await?;
         }
         Ok(changed.contains(&true))
+    }
+
+    /// Lets the units of a group's instances take changed files over: one after the other, or all at once
+    /// where a member that differs is none.
+    async fn act_on(&self, group: &[(&Wanted<'_>, Option<&Found>, Plan)]) -> anyhow::Result<()> {
+        let mut together = false;
+        let mut acts = Vec::new();
+        for (wanted, found, plan) in group {
+            let Plan::Keep(changes) = plan else { continue };
+            if !changes.has_files() {
+                continue;
+            }
+            together |= changes.action == Some(Change::Together);
+            let was_running = found.is_some_and(Found::is_running);
+            acts.push(async move {
+                let act = self.act(wanted, changes, was_running);
+                act.await
+                    .with_context(|| format!("instance {}", wanted.spec.name))
+            });
+        }
+        if together {
+            try_join_all(acts).await?;
+            return Ok(());
+        }
+        for act in acts {
+            act.await?;
+        }
+        Ok(())
     }
 
     /// What has to be done about each instance, group by group.
@@ -230,6 +251,10 @@ impl Site<'_> {
             let count = changes.write.len() + changes.remove.len();
             self.tale
                 .say(&format!("{name}: {count} files differ: {}", list(changes)));
+            if let Some(found) = found {
+                let stamp = plan::stamp_while(found, changes);
+                self.set(name, json!({ FILES_KEY: stamp })).await?;
+            }
             let differ = |f: &&Rendered| changes.write.contains(&f.path);
             let files: Vec<&Rendered> = wanted.files.iter().filter(differ).collect();
             files::write(self.incus, name, &files).await?;
@@ -376,7 +401,7 @@ impl Site<'_> {
         }
         // Units of an instance that was just started have read the new files already, but a reload
         // may do more than that.
-        let restart = changes.action == Some(Change::Restart) && was_running;
+        let restart = changes.action >= Some(Change::Restart) && was_running;
         for unit in &wanted.role.units {
             let (verb, own) = match restart {
                 true => ("restart", &unit.restart),
