@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use lab_test::Subject;
 pub use lab_test::{MINUTE, name, variable};
 use veza_probe::clock;
+use veza_probe::command::Command;
 
 /// The instances of the group.
 pub const NODES: [&str; 3] = ["redis-1", "redis-2", "redis-3"];
@@ -61,7 +61,7 @@ impl Standing {
                     "after {writes}"
                 );
                 writes += 1;
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::park_timeout(Duration::from_millis(20));
             }
             writes
         });
@@ -168,14 +168,11 @@ impl Lab {
         }
         let client = Standing::connect(&self.address(master).await);
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let up = Command::new(cargo)
-            .current_dir(manifest.parent().unwrap())
-            .args(["xtask", "lab", "up", "--no-install", "redis"])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&up.stderr);
+            .folder(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .args(["xtask", "lab", "up", "--no-install", "redis"]);
+        let up = up.output(5 * MINUTE).await.unwrap();
+        let words = up.stderr;
         assert!(up.status.success(), "cargo xtask lab up redis: {words}");
         assert!(client.ended() > 10, "it wrote all the time");
         assert_eq!(self.roles().await.0, master, "the failover was not undone");
