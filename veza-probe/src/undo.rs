@@ -255,6 +255,12 @@ impl Journal {
         steps
     }
 
+    /// Ends it once everything is undone, and leaves the chores on record: the next act of the same run writes its
+    /// own record in this one's place, and [`finish_chores`] does them after the last one.
+    pub async fn hand_on(self) {
+        self.leash.healed().await;
+    }
+
     /// Ends it: with everything `undone` the record goes and the watchdog, too; otherwise the
     /// watchdog is left to heal, and its answer is waited for.
     ///

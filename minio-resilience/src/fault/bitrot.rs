@@ -1,0 +1,1 @@
+//! Bytes of shards that are flipped, in a lab.

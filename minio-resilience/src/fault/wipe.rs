@@ -1,0 +1,1 @@
+//! A drive that is emptied, in a lab.

@@ -1,0 +1,1 @@
+//! What healing does: what each object lacks, and how long until it lacks nothing.

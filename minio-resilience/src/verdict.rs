@@ -1,0 +1,259 @@
+//! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above its limit.
+
+use veza_probe::clock::{At, micros};
+use veza_probe::drill::SoFar;
+use veza_probe::outage::{self, Interval};
+use veza_probe::verdict::{Experiment, Gate, Judgement, Measured, Verdict, of_gates};
+
+use crate::baseline::promise::Promise;
+use crate::cli::Args;
+use crate::observation::cluster::{Look, Record};
+use crate::observation::{Observation, refusals::REFUSAL_LIMIT, refusals::Tried};
+
+/// The promises of an act.
+#[derive(Clone, Copy, Debug)]
+pub struct Promises {
+    /// The longest that reads may fail, in seconds.
+    pub read_outage_s: f64,
+    /// The longest until every node reads and writes after the heal, in seconds.
+    pub service_s: f64,
+    /// The longest until redundancy is back after the heal, in seconds.
+    pub redundancy_s: f64,
+}
+
+/// What an act saw, as far as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// What it came to as an experiment.
+    pub experiment: Experiment,
+    /// What the configuration promises meanwhile; none before that is known.
+    pub promise: Option<Promise>,
+    /// Whether what the configuration promises of writes was tried.
+    pub writes_tried: bool,
+    /// The longest that reads failed, in seconds: where none did, what could hide between two.
+    pub read_outage_s: Option<Measured>,
+    /// Reads that failed after service was back.
+    pub failed_reads: Option<u64>,
+    /// Objects whose bytes are not those that were written.
+    pub wrong: Vec<String>,
+    /// Objects that somebody else wrote.
+    pub changed: Vec<String>,
+    /// Readings of objects that came to nothing while nodes were away; none when it was not tried.
+    pub unread: Option<u64>,
+    /// Readings that were right although no read is promised.
+    pub read_without: u64,
+    /// Readings that came to nothing after the return; none when it was not tried.
+    pub unread_after: Option<u64>,
+    /// The slowest refusal of a write, in seconds.
+    pub refusal_s: Option<f64>,
+    /// Writes that were taken without quorum.
+    pub taken: Option<u64>,
+    /// Writes that were refused in other words than that there is no quorum now.
+    pub odd_refusals: Option<u64>,
+    /// Refused writes of which something is there.
+    pub phantoms: Option<u64>,
+    /// Answers of health endpoints that were not those that the configuration promises.
+    pub odd_health: Option<u64>,
+    /// From the heal until every node reads and writes, in seconds.
+    pub service_s: Option<Measured>,
+    /// From the heal until the cluster is whole, in seconds.
+    pub redundancy_s: Option<Measured>,
+}
+
+/// What an act was promised by its arguments.
+pub fn promises(args: &Args) -> Promises {
+    Promises {
+        read_outage_s: args.read_outage_max().as_secs_f64(),
+        service_s: args.service_target.as_secs_f64(),
+        redundancy_s: args.heal_target.as_secs_f64(),
+    }
+}
+
+/// What an act saw, as far as it came.
+pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
+    let client = so_far.observation.map(|observation| &observation.client);
+    let baseline = &so_far.found.baseline;
+    let mut seen = Seen {
+        experiment: so_far.experiment(args, client),
+        promise: Some(baseline.promise),
+        ..Seen::default()
+    };
+    let (Some(observation), Some(fault)) = (so_far.observation, so_far.fault) else {
+        return seen;
+    };
+    seen.read(args, observation, fault.called);
+    seen.wrote(observation);
+    if let Some(evidence) = &fault.evidence
+        && !args.s3_only
+    {
+        let until = so_far.healing_began().unwrap_or(At(i64::MAX));
+        seen.odd_health = odd_health(&observation.record, baseline.promise, (evidence.at, until));
+    }
+    if let Some(healed) = so_far.healing_began() {
+        let record = &observation.record;
+        seen.service_s = measured(record, healed, Look::serves);
+        seen.redundancy_s = measured(record, healed, |look| look.whole());
+    }
+    seen
+}
+
+impl Seen {
+    /// Takes over what was read.
+    fn read(&mut self, args: &Args, observation: &Observation, called: At) {
+        let names = |list: &[crate::observation::objects::Reading]| list.iter().map(ToString::to_string).collect();
+        self.wrong = names(&observation.written.wrong);
+        self.changed = names(&observation.written.changed);
+        let count = |list: &Option<Vec<_>>| list.as_ref().map(|list: &Vec<_>| list.len() as u64);
+        self.unread = count(&observation.seen.unread);
+        self.unread_after = count(&observation.seen.unread_after);
+        let failed = self.unread.unwrap_or(0);
+        self.read_without = (observation.seen.read_away as u64).saturating_sub(failed);
+        let samples = observation.client.steady();
+        let outages = outage::outages(samples);
+        let longest = outage::client_outage(&outages, args.drill.settle);
+        let hidden_us = micros(outage::detectable(&observation.client.shape));
+        let none = Interval::new(0, Some(hidden_us));
+        self.read_outage_s = (!samples.is_empty()).then(|| longest.unwrap_or(none).into());
+        // The first stretch of failures after the fault is the outage; what fails after it is told apart.
+        let back = outage::first_back(samples, called, args.drill.settle);
+        self.failed_reads = back.map(|back| {
+            let late = samples.iter().filter(|s| s.due >= back && !s.is_success());
+            late.count() as u64
+        });
+    }
+
+    /// Takes over what came of writes without quorum.
+    fn wrote(&mut self, observation: &Observation) {
+        let tried = &observation.seen.tried;
+        self.writes_tried = !tried.is_empty();
+        if tried.is_empty() {
+            return;
+        }
+        let count = |is: fn(&Tried) -> bool| tried.iter().filter(|tried| is(tried)).count() as u64;
+        self.taken = Some(count(|tried| tried.refused.is_none()));
+        self.odd_refusals = Some(count(|tried| tried.refused.is_some() && !tried.is_refused_rightly()));
+        self.refusal_s = tried.iter().map(Tried::took_s).reduce(f64::max);
+        let phantoms = observation.seen.phantoms.as_ref();
+        self.phantoms = phantoms.map(|found| found.len() as u64);
+    }
+}
+
+/// How many looks, between two moments, found a node that stays up saying other than what is promised: `cluster` is
+/// about writes, `cluster/read` about reads. The last look is what counts where a node needs time to notice; none when
+/// nobody looked.
+fn odd_health(record: &Record, promise: Promise, (from, until): (At, At)) -> Option<u64> {
+    let within = |look: &&Look| look.asked >= from && look.answered <= until;
+    let last = record.looks.iter().rfind(within)?;
+    let code = |is: bool| if is { 200 } else { 503 };
+    let odd = last.nodes.iter().filter(|node| node.lives).map(|node| {
+        let is = |health: &Result<crate::targets::http::Health, String>, expected: u16| {
+            health.as_ref().is_ok_and(|health| health.code == expected)
+        };
+        u64::from(!is(&node.cluster, code(promise.writes))) + u64::from(!is(&node.read, code(promise.reads)))
+    });
+    Some(odd.sum())
+}
+
+/// From a moment until something held for good; none when it was not looked at since.
+fn measured(record: &Record, since: At, is_so: impl Fn(&Look) -> bool) -> Option<Measured> {
+    let (not, held) = record.since(since, is_so);
+    let lower_us = not.map_or(0, |at| at.us_since(since));
+    let upper_us = held.map(|at| at.us_since(since));
+    let span = Interval::new(lower_us, upper_us);
+    (not.is_some() || held.is_some()).then(|| span.into())
+}
+
+const RUNBOOK: &str = "see docs/runbooks/minio-resilience.md";
+
+/// The gates of an act.
+pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
+    if seen.experiment.control_run {
+        return vec![seen.experiment.no_outage()];
+    }
+    let none = |id: &str, title: &str, unit: &str, count: Option<u64>| {
+        let count = count.map(|count| Measured::exact(count as f64));
+        Gate::at_most(id, title, 0.0, unit, count)
+    };
+    let promise = seen.promise.unwrap_or(Promise { reads: true, writes: true });
+    let mut gates = Vec::new();
+    if promise.reads {
+        let title = "time in which a client of the nodes that stayed up could not read";
+        gates.push(Gate::at_most("read-outage", title, promises.read_outage_s, "s", seen.read_outage_s));
+        gates.push(none("failed-reads", "reads that failed after service was back", "reads", seen.failed_reads));
+        gates.push(none("unread", "objects that could not be read without the lost nodes", "readings", seen.unread));
+    } else {
+        let served = seen.unread.map(|_| seen.read_without);
+        gates.push(none("served", "objects that were served without read quorum", "readings", served));
+    }
+    let wrong = Some(seen.wrong.len() as u64).filter(|_| seen.unread.is_some());
+    gates.push(none("wrong-bytes", "objects with other bytes than were written", "objects", wrong));
+    if !promise.writes && (seen.odd_health.is_some() || seen.writes_tried) {
+        let title = "the longest that a write took to be refused";
+        let took = seen.refusal_s.map(Measured::exact);
+        gates.push(Gate::at_most("refusal", title, REFUSAL_LIMIT.as_secs_f64(), "s", took));
+        gates.push(none("taken-writes", "writes that were taken without quorum", "writes", seen.taken));
+        gates.push(none("odd-refusals", "writes refused with another error than 503", "writes", seen.odd_refusals));
+        gates.push(none("phantoms", "refused writes of which something is there", "writes", seen.phantoms));
+    }
+    if seen.odd_health.is_some() {
+        let title = "health endpoints that said other than what the configuration promises";
+        gates.push(none("health", title, "answers", seen.odd_health));
+    }
+    let service = "time until every node read and wrote after the heal";
+    gates.push(Gate::at_most("service", service, promises.service_s, "s", seen.service_s));
+    let redundancy = "time until every drive was online and nothing was healing after the heal";
+    gates.push(Gate::at_most("redundancy", redundancy, promises.redundancy_s, "s", seen.redundancy_s));
+    let title = "objects that could not be read through every node after the return";
+    gates.push(none("unread-after", title, "readings", seen.unread_after));
+    gates
+}
+
+/// The verdict on an act. What proves nothing is never a pass.
+pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
+    let inconclusive = |reason_id: &str, reason: String| {
+        Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK)
+    };
+    // Wrong bytes are wrong whatever else happened; nobody needs evidence of a fault for that.
+    if let Some(first) = seen.wrong.first() {
+        let count = seen.wrong.len();
+        let reason = format!("{count} objects have other bytes than were written, the first: {first}");
+        return Judgement::new(Verdict::Fail, "wrong-bytes-missed", reason, RUNBOOK);
+    }
+    if let Some(first) = seen.changed.first() {
+        let count = seen.changed.len();
+        let reason = format!("{count} objects were changed meanwhile, the first: {first}");
+        return inconclusive("changed-by-others", reason);
+    }
+    let experiment = &seen.experiment;
+    if experiment.control_run {
+        return experiment.judge(gates, String::new, RUNBOOK);
+    }
+    if let Some(blind) = &experiment.blind {
+        return inconclusive("observer-blind", blind.clone());
+    }
+    if !experiment.evidence {
+        let (target, trouble) = (&experiment.target, experiment.trouble.as_deref());
+        let trouble = trouble.unwrap_or("it went on answering, or nobody else did");
+        return inconclusive("no-evidence", format!("no evidence that {target} was broken: {trouble}"));
+    }
+    of_gates(gates, || held(seen), RUNBOOK)
+}
+
+/// What held, in a sentence.
+fn held(seen: &Seen) -> String {
+    let target = &seen.experiment.target;
+    let seconds = |measured: Option<Measured>| measured.map_or_else(|| "not measured".to_owned(), |m| m.told("s"));
+    let back = seconds(seen.redundancy_s);
+    let promise = seen.promise.unwrap_or(Promise { reads: true, writes: true });
+    let meanwhile = match (promise.reads, promise.writes) {
+        (true, true) => "every object was read right".to_owned(),
+        (true, false) => {
+            format!(
+                "reads failed for {}, every object was read right, writes were refused",
+                seconds(seen.read_outage_s)
+            )
+        }
+        (false, _) => "nothing was served, and nothing was corrupted".to_owned(),
+    };
+    format!("{target} lost: {meanwhile}; whole again {back} after the heal")
+}
