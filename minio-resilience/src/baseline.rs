@@ -3,6 +3,7 @@
 
 pub mod promise;
 pub mod skew;
+pub mod cluster;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use veza_probe::story::Story;
 use veza_probe::way::Way;
 
 use crate::cli::Args;
+use crate::targets::admin::ClusterInfo;
 use crate::targets::http::{Health, LIMIT};
 use crate::targets::store::Failure;
 use crate::targets::{Node, Targets, refused};
@@ -27,10 +29,12 @@ const READ_EVERY: Duration = Duration::from_millis(100);
 const MOST_SKEW_US: i64 = 1_000_000;
 
 /// The node's own command of MinIO's client for what the cluster says.
-const NEXT: &str = "mc admin info ALIAS";
+pub const NEXT: &str = "mc admin info ALIAS";
 
 /// What was found.
 pub struct Baseline {
+    /// The cluster, as its admin API has it; nothing of it with `--s3-only`.
+    pub cluster: ClusterInfo,
     /// The erasure sets.
     pub layout: Layout,
     /// What the configuration promises without the nodes of this act.
@@ -65,20 +69,24 @@ pub async fn measure(
              refused is not told from what failed"
                 .to_owned(),
         );
-    } else {
-        quorums(clock, targets).await?;
     }
-    let layout = Layout {
-        drives: targets.nodes.len(),
-        parity: args.parity,
-        nodes: targets.nodes.len(),
+    let cluster = match args.s3_only {
+        true => ClusterInfo::default(),
+        false => {
+            quorums(clock, targets).await?;
+            cluster::measure(args, targets).await?
+        }
     };
+    let layout = cluster::layout(args, targets, &cluster);
     let lost = targets.lost.len();
     let sums = vec![layout.told(lost)];
     let names: Vec<&str> = targets.nodes.iter().map(|node| node.name.as_str()).collect();
     story.say(&format!("{} answer, {}", names.join(", "), layout.told(lost)));
-    let conditions = conditions(args, clock, targets, &skews).await;
+    let mut conditions = conditions(args, clock, targets, &skews).await;
+    conditions.extend(cluster::versions(&cluster));
+    notes.extend(cluster::told(&cluster));
     Ok(Baseline {
+        cluster,
         layout,
         promise: layout.without(lost),
         conditions,

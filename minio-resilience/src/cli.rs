@@ -124,6 +124,14 @@ pub struct Args {
     #[arg(long, env = "MINIO_HEAL_TARGET_SECONDS", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub heal_target: Duration,
 
+    /// How long a cluster is watched healing by itself before it is asked to, in seconds.
+    #[arg(long, env = "MINIO_SELF_HEAL_WAIT_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub self_heal_wait: Duration,
+
+    /// In how many shards bytes are flipped in the step bitrot.
+    #[arg(long, env = "MINIO_BITROT", value_name = "NUMBER", default_value_t = 3)]
+    pub bitrot: usize,
+
     /// Another S3 store: does without MinIO's own API, and says what was not checked.
     #[arg(long, env = "MINIO_S3_ONLY")]
     pub s3_only: bool,
@@ -165,6 +173,7 @@ impl Args {
         });
         let hosts: Vec<&str> = self.read.iter().map(|e| e.host.as_str()).collect();
         within("--objects", self.objects, 1, MOST_OBJECTS)?;
+        within("--bitrot", self.bitrot, 1, MOST_OBJECTS)?;
         // What a run takes away, the nodes that are left have to tell of.
         within("--nodes", self.nodes, 1, hosts.len().saturating_sub(1))?;
         for name in &self.lose {

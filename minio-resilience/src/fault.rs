@@ -37,6 +37,14 @@ pub fn longest(args: &Args) -> Duration {
     args.read_outage_max() + AWAY
 }
 
+/// The longest until redundancy is back after the heal; where objects have to heal, first by themselves.
+pub fn redundancy(args: &Args) -> Duration {
+    match args.course.act {
+        Act::Degraded | Act::WipeDrive => args.self_heal_wait + args.heal_target,
+        Act::Lose | Act::Bitrot | Act::Proof => args.heal_target,
+    }
+}
+
 /// The nodes that are taken away.
 pub fn broken(found: &Found<Args>) -> Vec<Broken> {
     let lost = found.targets.lost();

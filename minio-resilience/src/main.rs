@@ -68,7 +68,7 @@ impl Check for Args {
     }
 
     fn redundancy_target(&self) -> Duration {
-        self.heal_target
+        fault::redundancy(self)
     }
 
     fn system(&self) -> String {

@@ -138,6 +138,7 @@ pub fn next(args: &Args, so_far: &SoFar<'_, Args>) -> Option<Args> {
     let carried = Carried {
         objects: observation.objects.clone(),
         absent,
+        ..Carried::default()
     };
     let course = args.course.next(carried)?;
     let mut next = args.clone();
@@ -165,6 +166,8 @@ pub async fn start(
         lost: found.targets.lost.clone(),
         prefix: args.prefix(run),
         layout: found.baseline.layout,
+        admin: found.targets.admin.clone(),
+        before: found.baseline.cluster.clone(),
         log: Log::default(),
     };
     let objects = tokio::select! {

@@ -18,6 +18,7 @@ use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::course::Act;
 use crate::cli::{Args, Endpoint};
+use admin::{Admin, Door};
 use http::Http;
 use store::Store;
 
@@ -51,8 +52,8 @@ pub struct Login {
 pub struct Targets {
     /// Every node, in the order of the endpoints.
     pub nodes: Vec<Node>,
-    /// The login.
-    pub login: Login,
+    /// MinIO's admin API, through any of them.
+    pub admin: Admin,
     /// Which of the nodes are taken away in this act.
     pub lost: Vec<usize>,
 }
@@ -108,7 +109,13 @@ pub async fn resolve(args: &Args, clock: &Clock, site: &Site) -> Result<Targets,
     }
     let turn = clock.wall(At(0)).as_second().unsigned_abs();
     let lost = lost(args, &nodes, usize::try_from(turn).unwrap_or_default());
-    Ok(Targets { nodes, login, lost })
+    let door = |node: &Node| Door {
+        name: node.name.clone(),
+        base: node.http.base().to_owned(),
+        client: node.http.client().clone(),
+    };
+    let admin = Admin::new(clock, nodes.iter().map(door).collect(), &login, &args.region);
+    Ok(Targets { nodes, admin, lost })
 }
 
 fn node(

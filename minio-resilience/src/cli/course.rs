@@ -1,6 +1,6 @@
 //! The acts of a run, one after the other, and what one hands on to the next. Plain data.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use clap::ValueEnum;
@@ -101,6 +101,10 @@ impl Course {
 pub struct Carried {
     /// Every object that was written, as it must be.
     pub objects: Vec<Object>,
+    /// Versions that are not the newest of their key any more, as they must be.
+    pub old: Vec<Object>,
+    /// Every version that this run wrote, by key and id.
+    pub versions: BTreeSet<(String, String)>,
     /// The nodes that were away, or lost a drive, since the last proof: only healing gave them their shards.
     pub absent: Vec<String>,
 }

@@ -179,13 +179,27 @@ async fn look(stage: &Stage, trial: Option<&Object>) -> Look {
         nodes.extend(done);
     }
     nodes.sort_by_key(|(number, _)| *number);
+    // Only the return is of interest: meanwhile who stays up would wait for who does not.
+    let drives_online = match trial {
+        Some(_) if !stage.args.s3_only => drives(stage).await,
+        _ => None,
+    };
     Look {
         asked,
         answered: stage.clock.at(),
         nodes: nodes.into_iter().map(|(_, seen)| seen).collect(),
-        drives_online: None,
-        drives: stage.layout.drives,
+        drives_online,
+        drives: stage.before.drives().count(),
     }
+}
+
+/// How many drives are online and not healing, by the word of a node that stayed up.
+async fn drives(stage: &Stage) -> Option<usize> {
+    let living = stage.living();
+    let names: Vec<&str> = living.iter().map(|node| node.name.as_str()).collect();
+    let cluster = stage.admin.through(&names).info().await.ok()?;
+    let well = cluster.drives().filter(|(node, drive)| node.state == "online" && drive.state == "ok" && !drive.healing);
+    Some(well.count())
 }
 
 async fn seen(clock: &Clock, node: &Node, trial: Option<&Object>, prefix: &str) -> Seen {

@@ -12,6 +12,7 @@ use crate::baseline::promise::Layout;
 use crate::cli::Args;
 use crate::cli::course::Object;
 use crate::targets::Node;
+use crate::targets::admin::{Admin, ClusterInfo};
 
 /// What an act has in hand. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,10 @@ pub struct Stage {
     pub prefix: String,
     /// The erasure sets.
     pub layout: Layout,
+    /// MinIO's admin API, through any node.
+    pub admin: Admin,
+    /// The cluster, as it was found.
+    pub before: ClusterInfo,
     /// What is written down.
     pub log: Log,
 }

@@ -165,8 +165,18 @@ impl Store {
     /// # Errors
     /// [`Failure`].
     pub async fn get(&self, key: &str, limit: Duration) -> Result<Got, Failure> {
+        let newest = Version { key: key.to_owned(), id: None };
+        self.get_version(&newest, limit).await
+    }
+
+    /// Reads one version of an object, and hashes its bytes; the newest where none is named.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn get_version(&self, version: &Version, limit: Duration) -> Result<Got, Failure> {
         let read = async {
-            let sent = self.client.get_object().bucket(&self.bucket).key(key).send().await;
+            let request = self.client.get_object().bucket(&self.bucket).key(&version.key);
+            let sent = request.set_version_id(version.id.clone()).send().await;
             let mut answer = sent.map_err(|error| of_sdk(&error))?;
             let (mut hash, mut size_bytes) = (Sha256::new(), 0);
             while let Some(chunk) = answer.body.next().await {
