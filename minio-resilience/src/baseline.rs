@@ -80,8 +80,16 @@ pub async fn measure(
     let layout = cluster::layout(args, targets, &cluster);
     let lost = targets.lost.len();
     let sums = vec![layout.told(lost)];
-    let names: Vec<&str> = targets.nodes.iter().map(|node| node.name.as_str()).collect();
-    story.say(&format!("{} answer, {}", names.join(", "), layout.told(lost)));
+    let names: Vec<&str> = targets
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    story.say(&format!(
+        "{} answer, {}",
+        names.join(", "),
+        layout.told(lost)
+    ));
     let mut conditions = conditions(args, clock, targets, &skews).await;
     conditions.extend(cluster::versions(&cluster));
     notes.extend(cluster::told(&cluster));
@@ -153,9 +161,13 @@ async fn quorums(clock: &Clock, targets: &Targets) -> Result<(), Untouched> {
         for which in ["cluster", "cluster/read"] {
             let asked = node.http.health(clock, which).await;
             let path = format!("/minio/health/{which} through {}", node.name);
-            let health = asked.map_err(|words| refused("node-unreachable", format!("{path}: {words}"), NEXT))?;
+            let health = asked
+                .map_err(|words| refused("node-unreachable", format!("{path}: {words}"), NEXT))?;
             if health.code != 200 {
-                let status = health.status.map(|status| format!(" ({status})")).unwrap_or_default();
+                let status = health
+                    .status
+                    .map(|status| format!(" ({status})"))
+                    .unwrap_or_default();
                 let words = format!("{path}: status {}{status}: quorum is lost", health.code);
                 return Err(refused("no-quorum", words, NEXT));
             }
@@ -169,10 +181,17 @@ async fn quorums(clock: &Clock, targets: &Targets) -> Result<(), Untouched> {
 }
 
 /// How far each node's clock is from ours; refused when two of all are a second apart.
-async fn skews(clock: &Clock, targets: &Targets, lives: &[Health]) -> Result<Vec<(String, Skew)>, Untouched> {
+async fn skews(
+    clock: &Clock,
+    targets: &Targets,
+    lives: &[Health],
+) -> Result<Vec<(String, Skew)>, Untouched> {
     let of = |health: &Health| {
         let wall = |at| clock.wall(at).as_microsecond();
-        Some(Skew::of(health.date_s?, (wall(health.asked), wall(health.answered))))
+        Some(Skew::of(
+            health.date_s?,
+            (wall(health.asked), wall(health.answered)),
+        ))
     };
     let mut skews: Vec<(String, Option<Skew>)> = targets
         .nodes
@@ -191,7 +210,10 @@ async fn skews(clock: &Clock, targets: &Targets, lives: &[Health]) -> Result<Vec
         }
         clock::sleep(READ_EVERY).await;
     }
-    let known: Vec<(String, Skew)> = skews.into_iter().filter_map(|(name, skew)| Some((name, skew?))).collect();
+    let known: Vec<(String, Skew)> = skews
+        .into_iter()
+        .filter_map(|(name, skew)| Some((name, skew?)))
+        .collect();
     let ours = ("this host".to_owned(), OURS);
     let all: Vec<&(String, Skew)> = std::iter::once(&ours).chain(&known).collect();
     for (number, (one, skew)) in all.iter().enumerate() {
@@ -222,10 +244,18 @@ async fn conditions(
         let ms = us.map_or_else(|| "?".to_owned(), |us| format!("{:.2}", us as f64 / 1e3));
         delays.push(format!("{} {ms} ms", node.name));
     }
-    let clocks = skews.iter().map(|(name, skew)| format!("{name} {}", skew.told()));
-    let condition = |name: &str, value: String| Condition { name: name.to_owned(), value };
+    let clocks = skews
+        .iter()
+        .map(|(name, skew)| format!("{name} {}", skew.told()));
+    let condition = |name: &str, value: String| Condition {
+        name: name.to_owned(),
+        value,
+    };
     vec![
-        condition("vantage", "the host of this tool, directly to every node".to_owned()),
+        condition(
+            "vantage",
+            "the host of this tool, directly to every node".to_owned(),
+        ),
         condition("TCP handshake", delays.join(", ")),
         condition("observer's clock", clocks.collect::<Vec<_>>().join(", ")),
         condition("parity", format!("EC:{}", args.parity)),

@@ -62,7 +62,11 @@ pub fn controls(found: &Found<Args>) -> Vec<Asked> {
 
 /// The cluster's instances.
 pub fn members(targets: &Targets) -> Vec<InstanceName> {
-    targets.nodes.iter().map(|node| node.instance.clone()).collect()
+    targets
+        .nodes
+        .iter()
+        .map(|node| node.instance.clone())
+        .collect()
 }
 
 fn asked(node: &Node) -> Asked {

@@ -72,7 +72,11 @@ impl Check for Args {
     }
 
     fn system(&self) -> String {
-        format!("minio {} in project {}", self.first_host(), self.drill.project)
+        format!(
+            "minio {} in project {}",
+            self.first_host(),
+            self.drill.project
+        )
     }
 
     async fn resolve(&self, clock: &Clock, site: &Site) -> Result<Targets, Untouched> {

@@ -91,20 +91,29 @@ pub struct Observation {
 struct About {
     bucket: String,
     prefix: String,
+    /// Keys, below the prefix, that are uploaded in parts.
+    uploads: Vec<String>,
     /// Hosts as the endpoints name them, with their addresses.
     nodes: Vec<(String, std::net::SocketAddr)>,
 }
 
 /// The chores of the run of this name.
 pub fn chores(args: &Args, targets: &Targets, run: &str) -> Vec<Chore> {
-    let nodes = targets.nodes.iter().map(|node| (node.endpoint.host.clone(), node.address));
+    let nodes = targets
+        .nodes
+        .iter()
+        .map(|node| (node.endpoint.host.clone(), node.address));
     let about = About {
         bucket: args.bucket.clone(),
         prefix: args.prefix(run),
+        uploads: objects::uploads(args.objects),
         nodes: nodes.collect(),
     };
     let about = serde_json::to_value(about).unwrap_or_default();
-    vec![Chore { name: CHORE.to_owned(), about }]
+    vec![Chore {
+        name: CHORE.to_owned(),
+        about,
+    }]
 }
 
 /// Does a chore: removes everything below the prefix, through the first node that can.
@@ -112,14 +121,22 @@ pub fn chores(args: &Args, targets: &Targets, run: &str) -> Vec<Chore> {
 /// # Errors
 /// What stood in the way.
 pub async fn chore(args: &Args, chore: &Chore) -> Result<String, String> {
-    let about: About = serde_json::from_value(chore.about.clone()).map_err(|error| error.to_string())?;
+    let about: About =
+        serde_json::from_value(chore.about.clone()).map_err(|error| error.to_string())?;
     let stores = targets::stores(args, &about.nodes, &about.bucket)?;
     let mut trouble = "no endpoint leads to a node of that run".to_owned();
+    let uploads: Vec<String> = about
+        .uploads
+        .iter()
+        .map(|name| format!("{}{name}", about.prefix))
+        .collect();
     for store in stores {
-        match store.clear(&about.prefix).await {
+        match store.clear(&about.prefix, &uploads).await {
             Ok(count) => {
                 let (bucket, prefix) = (&about.bucket, &about.prefix);
-                return Ok(format!("{count} versions below {prefix} in {bucket} were removed"));
+                return Ok(format!(
+                    "{count} versions below {prefix} in {bucket} were removed"
+                ));
             }
             Err(failure) => trouble = failure.to_string(),
         }
@@ -177,24 +194,38 @@ pub async fn start(
     };
     let shape = shape(args, stage.living().len()).map_err(drill::usage::<Args>)?;
     let readable = Arc::new(stage::readable(&objects, &stage.prefix));
-    let reader = |(name, store): objects::Through| Reader::new(&name, store, Arc::clone(&readable), stage.log.clone());
+    let reader = |(name, store): objects::Through| {
+        Reader::new(&name, store, Arc::clone(&readable), stage.log.clone())
+    };
     let hosts: Vec<Reader> = stage.through_living().into_iter().map(reader).collect();
     let first_due = clock.at().plus(CONNECT_FIRST);
     let prober = Prober::start(*clock, shape, hosts, first_due);
     let mut client = Client::new(clock, story, (prober, shape), args.drill.settle).of("reads");
     let warm = client.warm_up(first_due, args.drill.warm_up, stop).await;
     if let Err(words) = warm {
-        return Err(refused("client-unsteady", words, "look at the cluster's load, then run it again"));
+        return Err(refused(
+            "client-unsteady",
+            words,
+            "look at the cluster's load, then run it again",
+        ));
     }
     let follower = Follower::start(&stage);
     let seen = Beside::default();
-    Ok(Watch { stage, client, follower, objects, seen })
+    Ok(Watch {
+        stage,
+        client,
+        follower,
+        objects,
+        seen,
+    })
 }
 
 /// Probes as the arguments have them; the deadline is that of a read.
 fn shape(args: &Args, living: usize) -> Result<Shape, String> {
     let shape = args.drill.shape()?;
-    let shape = shape.with_limit(READ_LIMIT).map_err(|error| error.to_string())?;
+    let shape = shape
+        .with_limit(READ_LIMIT)
+        .map_err(|error| error.to_string())?;
     shape
         .with_connections(living.max(1) * IN_FLIGHT)
         .map_err(|error| error.to_string())
@@ -218,7 +249,9 @@ async fn working_set(stage: &Stage) -> Result<Vec<Object>, Untouched> {
             })?
         }
     };
-    stage.story.doing("reading the working set through every node");
+    stage
+        .story
+        .doing("reading the working set through every node");
     let readings = objects::read_all(&through, &objects, LIMIT).await;
     let (count, nodes) = (objects.len(), through.len());
     if let Some(amiss) = readings.iter().find(|reading| reading.read != Read::Right) {
@@ -227,9 +260,15 @@ async fn working_set(stage: &Stage) -> Result<Vec<Object>, Untouched> {
             Read::Changed(_) => "changed-by-others",
             _ => "set-unreadable",
         };
-        return Err(refused(reason_id, words, "look at the object, then run it again"));
+        return Err(refused(
+            reason_id,
+            words,
+            "look at the object, then run it again",
+        ));
     }
-    stage.story.say(&format!("working set: {count} objects, read right through {nodes} nodes"));
+    stage.story.say(&format!(
+        "working set: {count} objects, read right through {nodes} nodes"
+    ));
     Ok(objects)
 }
 
@@ -241,13 +280,22 @@ impl Watch {
     /// Everything is read through the nodes that stay up, and hashed.
     async fn read_away(&mut self, limit: Duration) {
         let objects = &self.objects;
-        self.stage.story.doing("reading every object without the nodes that are away");
+        self.stage
+            .story
+            .doing("reading every object without the nodes that are away");
         let readings = objects::read_all(&self.stage.through_living(), objects, limit).await;
         self.seen.read_away = readings.len();
         let unread = self.stage.log.take(readings);
         let told = match unread.first() {
-            None => format!("every object was read right through the nodes that stay up ({})", self.seen.read_away),
-            Some(first) => format!("{} of {} readings came to nothing, the first: {first}", unread.len(), self.seen.read_away),
+            None => format!(
+                "every object was read right through the nodes that stay up ({})",
+                self.seen.read_away
+            ),
+            Some(first) => format!(
+                "{} of {} readings came to nothing, the first: {first}",
+                unread.len(),
+                self.seen.read_away
+            ),
         };
         self.client.note(told);
         self.seen.read_by = Some(self.stage.clock.at());
@@ -261,9 +309,13 @@ impl Watch {
         let taken = tried.iter().filter(|tried| tried.refused.is_none()).count();
         let slowest = tried.iter().map(Tried::took_s).fold(0.0, f64::max);
         let words = tried.iter().find_map(|tried| tried.refused.as_ref());
-        let words = words.map(|failure| format!(" ({failure})")).unwrap_or_default();
+        let words = words
+            .map(|failure| format!(" ({failure})"))
+            .unwrap_or_default();
         let (count, refused) = (tried.len(), tried.len() - taken);
-        self.client.note(format!("{refused} of {count} writes were refused, the slowest after {slowest:.2} s{words}"));
+        self.client.note(format!(
+            "{refused} of {count} writes were refused, the slowest after {slowest:.2} s{words}"
+        ));
         self.seen.tried = tried;
     }
 
@@ -285,7 +337,8 @@ impl Watch {
         let mut stopped = stop.clone();
         let rest = async {
             // Where nothing is promised, nothing is waited for, either: but what is served must be right.
-            self.read_away(if promise.reads { LIMIT } else { READ_LIMIT }).await;
+            self.read_away(if promise.reads { LIMIT } else { READ_LIMIT })
+                .await;
             if !promise.writes && !self.stage.args.s3_only {
                 self.try_writes().await;
             }
@@ -298,16 +351,23 @@ impl Watch {
 
     /// After the return everything is read through every node, and refused writes are looked for.
     async fn read_after(&mut self) {
-        self.stage.story.doing("reading every object through every node");
+        self.stage
+            .story
+            .doing("reading every object through every node");
         let readings = objects::read_all(&self.stage.through_all(), &self.objects, LIMIT).await;
         self.seen.read_after = readings.len();
         self.seen.unread_after = Some(self.stage.log.take(readings));
         match refusals::phantoms(&self.stage, &self.seen.tried).await {
             Ok(found) => self.seen.phantoms = Some(found),
-            Err(words) => self.seen.troubles.push(format!("refused writes could not be looked for: {words}")),
+            Err(words) => self
+                .seen
+                .troubles
+                .push(format!("refused writes could not be looked for: {words}")),
         }
         let count = self.seen.read_after;
-        self.client.note(format!("every object was read through every node again ({count} readings)"));
+        self.client.note(format!(
+            "every object was read through every node again ({count} readings)"
+        ));
     }
 }
 
@@ -317,7 +377,10 @@ impl drill::Watch<Args> for Watch {
     }
 
     fn joined(&mut self) {
-        if let Some(object) = stage::readable(&self.objects, &self.stage.prefix).into_iter().next() {
+        if let Some(object) = stage::readable(&self.objects, &self.stage.prefix)
+            .into_iter()
+            .next()
+        {
             self.follower.try_with(object);
         }
     }
@@ -337,9 +400,21 @@ impl drill::Watch<Args> for Watch {
     /// Everyone who is asked says when the cluster is whole again; then everything is read.
     async fn until_redundant(&mut self, since: At, limit: Duration, stop: &mut Stop) {
         let follower = &self.follower;
-        let is_whole = || follower.inspect(|record| record.since(since, |look| look.whole() && look.serves()).1.is_some());
-        let (news, told) = (follower.subscribe(), "every node reads, writes, and says that all is there");
-        let whole = self.client.until_whole((since, limit), news, is_whole, told, stop);
+        let is_whole = || {
+            follower.inspect(|record| {
+                record
+                    .since(since, |look| look.whole() && look.serves())
+                    .1
+                    .is_some()
+            })
+        };
+        let (news, told) = (
+            follower.subscribe(),
+            "every node reads, writes, and says that all is there",
+        );
+        let whole = self
+            .client
+            .until_whole((since, limit), news, is_whole, told, stop);
         whole.await;
         if stop.requested().is_none() {
             let mut stopped = stop.clone();

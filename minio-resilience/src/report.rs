@@ -17,7 +17,9 @@ const NAMED: usize = 5;
 /// Adds what is this check's own to the report of an act.
 pub fn tell(args: &Args, run: &SoFar<'_, Args>, report: &mut Report) {
     let baseline = &run.found.baseline;
-    report.conditions.extend(baseline.conditions.iter().cloned());
+    report
+        .conditions
+        .extend(baseline.conditions.iter().cloned());
     let settle_s = args.drill.settle.as_secs_f64();
     report.condition("settle time", format!("{settle_s} s"));
     report.feasibility.clone_from(&baseline.sums);
@@ -35,15 +37,31 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
         let reads = outage::service_phase("reads back", "readers", &outages, zero);
         let until = healed.unwrap_or(At(i64::MAX));
         report.phases.extend(reads.filter(|_| promise.reads));
-        report.phases.extend(noticed(&observation.record, zero, until, promise));
-        report.phases.extend(healed.map(|healed| phases(&observation.record, healed)).unwrap_or_default());
+        report
+            .phases
+            .extend(noticed(&observation.record, zero, until, promise));
+        report.phases.extend(
+            healed
+                .map(|healed| phases(&observation.record, healed))
+                .unwrap_or_default(),
+        );
         report.phases.sort_by_key(|phase| phase.at.latest);
-        report.tables.push(nodes(&observation.record, "Nodes while the fault lasted", healed));
-        report.tables.push(nodes(&observation.record, "Nodes at the end", None));
+        report.tables.push(nodes(
+            &observation.record,
+            "Nodes while the fault lasted",
+            healed,
+        ));
+        report
+            .tables
+            .push(nodes(&observation.record, "Nodes at the end", None));
     }
     report.tables.extend(writes(&observation.seen.tried));
     report.outages = outages;
-    let own = observation.client.events.iter().chain(&observation.written.events);
+    let own = observation
+        .client
+        .events
+        .iter()
+        .chain(&observation.written.events);
     let mut events: Vec<Event> = own.cloned().collect();
     events.sort_by_key(|event| event.at);
     report.events = events;
@@ -51,17 +69,36 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
     report.probe_runs = probe_runs(&observation.client.samples);
     let seen = &observation.seen;
     let named = |list: &Option<Vec<_>>, when: &str| {
-        let list = list.as_ref().filter(|list: &&Vec<crate::observation::objects::Reading>| !list.is_empty())?;
+        let list = list
+            .as_ref()
+            .filter(|list: &&Vec<crate::observation::objects::Reading>| !list.is_empty())?;
         let first: Vec<String> = list.iter().take(NAMED).map(ToString::to_string).collect();
-        Some(format!("{} readings came to nothing {when}: {}", list.len(), first.join("; ")))
+        Some(format!(
+            "{} readings came to nothing {when}: {}",
+            list.len(),
+            first.join("; ")
+        ))
     };
-    report.notes.extend(named(&seen.unread, "while nodes were away"));
-    report.notes.extend(named(&seen.unread_after, "after the return"));
-    let amiss = observation.written.wrong.iter().chain(&observation.written.changed);
-    report.notes.extend(amiss.take(NAMED).map(ToString::to_string));
+    report
+        .notes
+        .extend(named(&seen.unread, "while nodes were away"));
+    report
+        .notes
+        .extend(named(&seen.unread_after, "after the return"));
+    let amiss = observation
+        .written
+        .wrong
+        .iter()
+        .chain(&observation.written.changed);
+    report
+        .notes
+        .extend(amiss.take(NAMED).map(ToString::to_string));
     report.notes.extend(seen.troubles.iter().cloned());
     let (away, after) = (seen.read_away, seen.read_after);
-    let told = format!("{} objects; {away} readings while nodes were away, {after} after the return", observation.objects.len());
+    let told = format!(
+        "{} objects; {away} readings while nodes were away, {after} after the return",
+        observation.objects.len()
+    );
     report.notes.push(told);
 }
 
@@ -70,8 +107,18 @@ fn noticed(record: &Record, zero: At, until: At, promise: Promise) -> Option<Pha
     if promise.writes {
         return None;
     }
-    let says = |look: &Look| look.nodes.iter().filter(|node| node.lives).any(|node| !node.has_write_quorum());
-    let looks = || record.looks.iter().filter(move |look| look.asked >= zero && look.answered <= until);
+    let says = |look: &Look| {
+        look.nodes
+            .iter()
+            .filter(|node| node.lives)
+            .any(|node| !node.has_write_quorum())
+    };
+    let looks = || {
+        record
+            .looks
+            .iter()
+            .filter(move |look| look.asked >= zero && look.answered <= until)
+    };
     let first = looks().find(|look| says(look))?;
     let before = looks().take_while(|look| !says(look)).last();
     Some(Phase {
@@ -88,17 +135,36 @@ fn noticed(record: &Record, zero: At, until: At, promise: Promise) -> Option<Pha
 fn phases(record: &Record, healed: At) -> Vec<Phase> {
     type Is = fn(&Look) -> bool;
     let steps: [(&str, Is, &str); 5] = [
-        ("process up", Look::all_live, "/minio/health/live of every node"),
-        ("write quorum", Look::quorum, "/minio/health/cluster of every node"),
+        (
+            "process up",
+            Look::all_live,
+            "/minio/health/live of every node",
+        ),
+        (
+            "write quorum",
+            Look::quorum,
+            "/minio/health/cluster of every node",
+        ),
         ("drives online", Look::drives_back_for_sure, "the admin API"),
-        ("serving", Look::serves, "a read and a write through every node"),
-        ("whole", Look::whole, "every health endpoint, and the admin API where it is asked"),
+        (
+            "serving",
+            Look::serves,
+            "a read and a write through every node",
+        ),
+        (
+            "whole",
+            Look::whole,
+            "every health endpoint, and the admin API where it is asked",
+        ),
     ];
     let phase = |(name, is_so, source): (&str, Is, &str)| {
         let (not, held) = record.since(healed, is_so);
         Some(Phase {
             name: name.to_owned(),
-            at: Between { earliest: not.unwrap_or(healed), latest: held? },
+            at: Between {
+                earliest: not.unwrap_or(healed),
+                latest: held?,
+            },
             source: source.to_owned(),
         })
     };
@@ -110,7 +176,9 @@ fn nodes(record: &Record, title: &str, until: Option<At>) -> Table {
     let until = until.unwrap_or(At(i64::MAX));
     let last = record.looks.iter().rfind(|look| look.answered <= until);
     let health = |health: &Result<crate::targets::http::Health, String>| match health {
-        Ok(health) if health.healing > 0 => format!("{}, {} drives heal", health.code, health.healing),
+        Ok(health) if health.healing > 0 => {
+            format!("{}, {} drives heal", health.code, health.healing)
+        }
         Ok(health) => health.code.to_string(),
         Err(words) => words.clone(),
     };
@@ -121,12 +189,28 @@ fn nodes(record: &Record, title: &str, until: Option<At>) -> Table {
             Some(Ok(())) => "yes".to_owned(),
             Some(Err(words)) => words.clone(),
         };
-        vec![node.name.clone(), lives.to_owned(), health(&node.cluster), health(&node.read), serves]
+        vec![
+            node.name.clone(),
+            lives.to_owned(),
+            health(&node.cluster),
+            health(&node.read),
+            serves,
+        ]
     };
     Table {
         title: title.to_owned(),
-        columns: ["node", "process", "cluster", "cluster/read", "reads and writes"].map(str::to_owned).to_vec(),
-        rows: last.map(|look| look.nodes.iter().map(row).collect()).unwrap_or_default(),
+        columns: [
+            "node",
+            "process",
+            "cluster",
+            "cluster/read",
+            "reads and writes",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: last
+            .map(|look| look.nodes.iter().map(row).collect())
+            .unwrap_or_default(),
     }
 }
 
@@ -134,12 +218,22 @@ fn nodes(record: &Record, title: &str, until: Option<At>) -> Table {
 fn writes(tried: &[Tried]) -> Option<Table> {
     let row = |tried: &Tried| {
         let key = tried.key.rsplit('/').next().unwrap_or_default().to_owned();
-        let came_to = tried.refused.as_ref().map_or_else(|| "TAKEN".to_owned(), ToString::to_string);
-        vec![tried.node.clone(), key, format!("{:.2}", tried.took_s()), came_to]
+        let came_to = tried
+            .refused
+            .as_ref()
+            .map_or_else(|| "TAKEN".to_owned(), ToString::to_string);
+        vec![
+            tried.node.clone(),
+            key,
+            format!("{:.2}", tried.took_s()),
+            came_to,
+        ]
     };
     (!tried.is_empty()).then(|| Table {
         title: "Writes without quorum".to_owned(),
-        columns: ["node", "object", "after s", "answer"].map(str::to_owned).to_vec(),
+        columns: ["node", "object", "after s", "answer"]
+            .map(str::to_owned)
+            .to_vec(),
         rows: tried.iter().map(row).collect(),
     })
 }

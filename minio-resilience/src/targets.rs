@@ -39,6 +39,13 @@ pub struct Node {
     pub http: Http,
 }
 
+impl Node {
+    /// Whether a person calls it so: by the host of its endpoint, or by its instance.
+    fn is(&self, name: &str) -> bool {
+        self.endpoint.host == name || self.name == name
+    }
+}
+
 /// The login of the check.
 #[derive(Clone, Debug)]
 pub struct Login {
@@ -107,6 +114,18 @@ pub async fn resolve(args: &Args, clock: &Clock, site: &Site) -> Result<Targets,
         let words = "two endpoints lead to one instance".to_owned();
         return Err(refused("node-instance-twice", words, "name each node once"));
     }
+    if let Some(name) = args
+        .lose
+        .iter()
+        .find(|name| !nodes.iter().any(|node| node.is(name)))
+    {
+        let known: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        let words = format!(
+            "--lose {name}: there is no such node; there are: {}",
+            known.join(", ")
+        );
+        return Err(usage::<Args>(words).into());
+    }
     let turn = clock.wall(At(0)).as_second().unsigned_abs();
     let lost = lost(args, &nodes, usize::try_from(turn).unwrap_or_default());
     let door = |node: &Node| Door {
@@ -114,7 +133,12 @@ pub async fn resolve(args: &Args, clock: &Clock, site: &Site) -> Result<Targets,
         base: node.http.base().to_owned(),
         client: node.http.client().clone(),
     };
-    let admin = Admin::new(clock, nodes.iter().map(door).collect(), &login, &args.region);
+    let admin = Admin::new(
+        clock,
+        nodes.iter().map(door).collect(),
+        &login,
+        &args.region,
+    );
     Ok(Targets { nodes, admin, lost })
 }
 
@@ -126,23 +150,47 @@ fn node(
     login: &Login,
 ) -> Result<Node, Untouched> {
     let made = || {
-        let certificates = args.ca_file.as_deref().map(http::certificates).transpose()?;
+        let certificates = args
+            .ca_file
+            .as_deref()
+            .map(http::certificates)
+            .transpose()?;
         let http = Http::new(endpoint, address, certificates.as_deref())?;
-        let store = Store::new((endpoint, address), certificates, (login, &args.region), &args.bucket)?;
+        let store = Store::new(
+            (endpoint, address),
+            certificates,
+            (login, &args.region),
+            &args.bucket,
+        )?;
         Ok::<_, String>((http, store))
     };
     let (http, store) = made().map_err(usage::<Args>)?;
     let (name, endpoint) = (instance.to_string(), endpoint.clone());
-    Ok(Node { name, instance, endpoint, address, store, http })
+    Ok(Node {
+        name,
+        instance,
+        endpoint,
+        address,
+        store,
+        http,
+    })
 }
 
 /// Clients of the nodes by their addresses alone, where no Incus has to be asked: for a chore.
 ///
 /// # Errors
 /// A sentence for the user.
-pub fn stores(args: &Args, addresses: &[(String, SocketAddr)], bucket: &str) -> Result<Vec<Store>, String> {
+pub fn stores(
+    args: &Args,
+    addresses: &[(String, SocketAddr)],
+    bucket: &str,
+) -> Result<Vec<Store>, String> {
     let login = login().map_err(|untouched| untouched.judgement.reason)?;
-    let certificates = args.ca_file.as_deref().map(http::certificates).transpose()?;
+    let certificates = args
+        .ca_file
+        .as_deref()
+        .map(http::certificates)
+        .transpose()?;
     let known = addresses.iter().filter_map(|(host, address)| {
         let endpoint = args.endpoints().iter().find(|e| e.host == *host)?;
         Some((endpoint, *address))
@@ -178,8 +226,8 @@ fn lost(args: &Args, nodes: &[Node], turn: usize) -> Vec<usize> {
         .collect();
     let all: Vec<usize> = (0..nodes.len()).collect();
     let named = |index: &usize| {
-        let host = nodes.get(*index).map(|node| node.endpoint.host.as_str());
-        host.is_some_and(|host| args.lose.iter().any(|name| name == host))
+        let node = nodes.get(*index);
+        node.is_some_and(|node| args.lose.iter().any(|name| node.is(name)))
     };
     let chosen: Vec<usize> = match args.lose.is_empty() {
         true => rotated(&all, turn).into_iter().take(args.nodes).collect(),
@@ -194,7 +242,10 @@ fn lost(args: &Args, nodes: &[Node], turn: usize) -> Vec<usize> {
                 name.is_some_and(|name| !absent.contains(&name))
             };
             let present: Vec<usize> = all.into_iter().filter(present).collect();
-            rotated(&present, turn).into_iter().take(args.parity).collect()
+            rotated(&present, turn)
+                .into_iter()
+                .take(args.parity)
+                .collect()
         }
     }
 }

@@ -100,7 +100,9 @@ pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
 impl Seen {
     /// Takes over what was read.
     fn read(&mut self, args: &Args, observation: &Observation, called: At) {
-        let names = |list: &[crate::observation::objects::Reading]| list.iter().map(ToString::to_string).collect();
+        let names = |list: &[crate::observation::objects::Reading]| {
+            list.iter().map(ToString::to_string).collect()
+        };
         self.wrong = names(&observation.written.wrong);
         self.changed = names(&observation.written.changed);
         let count = |list: &Option<Vec<_>>| list.as_ref().map(|list: &Vec<_>| list.len() as u64);
@@ -131,7 +133,9 @@ impl Seen {
         }
         let count = |is: fn(&Tried) -> bool| tried.iter().filter(|tried| is(tried)).count() as u64;
         self.taken = Some(count(|tried| tried.refused.is_none()));
-        self.odd_refusals = Some(count(|tried| tried.refused.is_some() && !tried.is_refused_rightly()));
+        self.odd_refusals = Some(count(|tried| {
+            tried.refused.is_some() && !tried.is_refused_rightly()
+        }));
         self.refusal_s = tried.iter().map(Tried::took_s).reduce(f64::max);
         let phantoms = observation.seen.phantoms.as_ref();
         self.phantoms = phantoms.map(|found| found.len() as u64);
@@ -149,7 +153,8 @@ fn odd_health(record: &Record, promise: Promise, (from, until): (At, At)) -> Opt
         let is = |health: &Result<crate::targets::http::Health, String>, expected: u16| {
             health.as_ref().is_ok_and(|health| health.code == expected)
         };
-        u64::from(!is(&node.cluster, code(promise.writes))) + u64::from(!is(&node.read, code(promise.reads)))
+        u64::from(!is(&node.cluster, code(promise.writes)))
+            + u64::from(!is(&node.read, code(promise.reads)))
     });
     Some(odd.sum())
 }
@@ -174,35 +179,97 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
         let count = count.map(|count| Measured::exact(count as f64));
         Gate::at_most(id, title, 0.0, unit, count)
     };
-    let promise = seen.promise.unwrap_or(Promise { reads: true, writes: true });
+    let promise = seen.promise.unwrap_or(Promise {
+        reads: true,
+        writes: true,
+    });
     let mut gates = Vec::new();
     if promise.reads {
         let title = "time in which a client of the nodes that stayed up could not read";
-        gates.push(Gate::at_most("read-outage", title, promises.read_outage_s, "s", seen.read_outage_s));
-        gates.push(none("failed-reads", "reads that failed after service was back", "reads", seen.failed_reads));
-        gates.push(none("unread", "objects that could not be read without the lost nodes", "readings", seen.unread));
+        gates.push(Gate::at_most(
+            "read-outage",
+            title,
+            promises.read_outage_s,
+            "s",
+            seen.read_outage_s,
+        ));
+        gates.push(none(
+            "failed-reads",
+            "reads that failed after service was back",
+            "reads",
+            seen.failed_reads,
+        ));
+        gates.push(none(
+            "unread",
+            "objects that could not be read without the lost nodes",
+            "readings",
+            seen.unread,
+        ));
     } else {
         let served = seen.unread.map(|_| seen.read_without);
-        gates.push(none("served", "objects that were served without read quorum", "readings", served));
+        gates.push(none(
+            "served",
+            "objects that were served without read quorum",
+            "readings",
+            served,
+        ));
     }
     let wrong = Some(seen.wrong.len() as u64).filter(|_| seen.unread.is_some());
-    gates.push(none("wrong-bytes", "objects with other bytes than were written", "objects", wrong));
+    gates.push(none(
+        "wrong-bytes",
+        "objects with other bytes than were written",
+        "objects",
+        wrong,
+    ));
     if !promise.writes && (seen.odd_health.is_some() || seen.writes_tried) {
         let title = "the longest that a write took to be refused";
         let took = seen.refusal_s.map(Measured::exact);
-        gates.push(Gate::at_most("refusal", title, REFUSAL_LIMIT.as_secs_f64(), "s", took));
-        gates.push(none("taken-writes", "writes that were taken without quorum", "writes", seen.taken));
-        gates.push(none("odd-refusals", "writes refused with another error than 503", "writes", seen.odd_refusals));
-        gates.push(none("phantoms", "refused writes of which something is there", "writes", seen.phantoms));
+        gates.push(Gate::at_most(
+            "refusal",
+            title,
+            REFUSAL_LIMIT.as_secs_f64(),
+            "s",
+            took,
+        ));
+        gates.push(none(
+            "taken-writes",
+            "writes that were taken without quorum",
+            "writes",
+            seen.taken,
+        ));
+        gates.push(none(
+            "odd-refusals",
+            "writes refused with another error than 503",
+            "writes",
+            seen.odd_refusals,
+        ));
+        gates.push(none(
+            "phantoms",
+            "refused writes of which something is there",
+            "writes",
+            seen.phantoms,
+        ));
     }
     if seen.odd_health.is_some() {
         let title = "health endpoints that said other than what the configuration promises";
         gates.push(none("health", title, "answers", seen.odd_health));
     }
     let service = "time until every node read and wrote after the heal";
-    gates.push(Gate::at_most("service", service, promises.service_s, "s", seen.service_s));
+    gates.push(Gate::at_most(
+        "service",
+        service,
+        promises.service_s,
+        "s",
+        seen.service_s,
+    ));
     let redundancy = "time until every drive was online and nothing was healing after the heal";
-    gates.push(Gate::at_most("redundancy", redundancy, promises.redundancy_s, "s", seen.redundancy_s));
+    gates.push(Gate::at_most(
+        "redundancy",
+        redundancy,
+        promises.redundancy_s,
+        "s",
+        seen.redundancy_s,
+    ));
     let title = "objects that could not be read through every node after the return";
     gates.push(none("unread-after", title, "readings", seen.unread_after));
     gates
@@ -216,7 +283,8 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     // Wrong bytes are wrong whatever else happened; nobody needs evidence of a fault for that.
     if let Some(first) = seen.wrong.first() {
         let count = seen.wrong.len();
-        let reason = format!("{count} objects have other bytes than were written, the first: {first}");
+        let reason =
+            format!("{count} objects have other bytes than were written, the first: {first}");
         return Judgement::new(Verdict::Fail, "wrong-bytes-missed", reason, RUNBOOK);
     }
     if let Some(first) = seen.changed.first() {
@@ -234,7 +302,10 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     if !experiment.evidence {
         let (target, trouble) = (&experiment.target, experiment.trouble.as_deref());
         let trouble = trouble.unwrap_or("it went on answering, or nobody else did");
-        return inconclusive("no-evidence", format!("no evidence that {target} was broken: {trouble}"));
+        return inconclusive(
+            "no-evidence",
+            format!("no evidence that {target} was broken: {trouble}"),
+        );
     }
     of_gates(gates, || held(seen), RUNBOOK)
 }
@@ -242,9 +313,14 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
 /// What held, in a sentence.
 fn held(seen: &Seen) -> String {
     let target = &seen.experiment.target;
-    let seconds = |measured: Option<Measured>| measured.map_or_else(|| "not measured".to_owned(), |m| m.told("s"));
+    let seconds = |measured: Option<Measured>| {
+        measured.map_or_else(|| "not measured".to_owned(), |m| m.told("s"))
+    };
     let back = seconds(seen.redundancy_s);
-    let promise = seen.promise.unwrap_or(Promise { reads: true, writes: true });
+    let promise = seen.promise.unwrap_or(Promise {
+        reads: true,
+        writes: true,
+    });
     let meanwhile = match (promise.reads, promise.writes) {
         (true, true) => "every object was read right".to_owned(),
         (true, false) => {
@@ -256,4 +332,210 @@ fn held(seen: &Seen) -> String {
         (false, _) => "nothing was served, and nothing was corrupted".to_owned(),
     };
     format!("{target} lost: {meanwhile}; whole again {back} after the heal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMISES: Promises = Promises {
+        read_outage_s: 15.0,
+        service_s: 60.0,
+        redundancy_s: 120.0,
+    };
+
+    fn between(lower: f64, upper: f64) -> Option<Measured> {
+        Some(Measured {
+            lower,
+            upper: Some(upper),
+        })
+    }
+
+    /// Two of four lost, as it should go.
+    fn good() -> Seen {
+        Seen {
+            experiment: Experiment {
+                target: "minio-1".into(),
+                evidence: true,
+                ..Experiment::default()
+            },
+            promise: Some(Promise {
+                reads: true,
+                writes: false,
+            }),
+            writes_tried: true,
+            read_outage_s: between(9.0, 10.0),
+            failed_reads: Some(0),
+            unread: Some(0),
+            unread_after: Some(0),
+            refusal_s: Some(0.1),
+            taken: Some(0),
+            odd_refusals: Some(0),
+            phantoms: Some(0),
+            odd_health: Some(0),
+            service_s: between(6.0, 7.0),
+            redundancy_s: between(7.0, 8.0),
+            ..Seen::default()
+        }
+    }
+
+    fn judged(seen: &Seen) -> (Verdict, String) {
+        let judgement = judge(seen, &gates(seen, &PROMISES));
+        (judgement.verdict, judgement.reason_id)
+    }
+
+    fn with(change: impl FnOnce(&mut Seen)) -> (Verdict, String) {
+        let mut seen = good();
+        change(&mut seen);
+        judged(&seen)
+    }
+
+    type Time = fn(&mut Seen, Option<Measured>);
+
+    #[test]
+    fn times_at_below_and_above_their_limits() {
+        assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
+        let cases: [(Time, f64, &str); 4] = [
+            (|s, m| s.read_outage_s = m, 15.0, "read-outage-missed"),
+            (|s, m| s.service_s = m, 60.0, "service-missed"),
+            (|s, m| s.redundancy_s = m, 120.0, "redundancy-missed"),
+            (
+                |s, m| s.refusal_s = m.map(|m| m.lower),
+                5.0,
+                "refusal-missed",
+            ),
+        ];
+        for (change, limit, reason_id) in cases {
+            assert_eq!(
+                with(|s| change(s, between(limit - 0.1, limit))).0,
+                Verdict::Pass,
+                "{reason_id}"
+            );
+            let missed = with(|s| change(s, between(limit + 0.1, limit + 0.2)));
+            assert_eq!(missed, (Verdict::Fail, reason_id.into()));
+            // Not known is never held.
+            assert_eq!(
+                with(|s| change(s, None)).0,
+                Verdict::Inconclusive,
+                "{reason_id}"
+            );
+        }
+        let unclear = with(|s| s.read_outage_s = between(14.9, 15.1));
+        assert_eq!(
+            unclear,
+            (Verdict::Inconclusive, "limit-inside-interval".into())
+        );
+    }
+
+    type Count = fn(&mut Seen, Option<u64>);
+
+    #[test]
+    fn what_must_not_be_at_none_and_at_one() {
+        let cases: [(Count, &str); 8] = [
+            (|s, n| s.failed_reads = n, "failed-reads-missed"),
+            (|s, n| s.unread = n, "unread-missed"),
+            (|s, n| s.unread_after = n, "unread-after-missed"),
+            (|s, n| s.taken = n, "taken-writes-missed"),
+            (|s, n| s.odd_refusals = n, "odd-refusals-missed"),
+            (|s, n| s.phantoms = n, "phantoms-missed"),
+            (|s, n| s.odd_health = n.or(Some(0)), "health-missed"),
+            (
+                |s, n| s.wrong = vec!["x".to_owned(); usize::try_from(n.unwrap_or(0)).unwrap()],
+                "wrong-bytes-missed",
+            ),
+        ];
+        for (change, reason_id) in cases {
+            assert_eq!(with(|s| change(s, Some(0))).0, Verdict::Pass, "{reason_id}");
+            assert_eq!(
+                with(|s| change(s, Some(1))),
+                (Verdict::Fail, reason_id.into())
+            );
+        }
+        for (change, _) in &cases[..6] {
+            assert_eq!(with(|s| change(s, None)).0, Verdict::Inconclusive);
+        }
+    }
+
+    #[test]
+    fn without_read_quorum_nothing_may_be_served_and_no_outage_is_counted() {
+        let lost = |served: u64| {
+            let seen = Seen {
+                promise: Some(Promise {
+                    reads: false,
+                    writes: false,
+                }),
+                read_outage_s: None,
+                failed_reads: None,
+                unread: Some(600 - served),
+                read_without: served,
+                ..good()
+            };
+            judged(&seen)
+        };
+        assert_eq!(lost(0).0, Verdict::Pass);
+        assert_eq!(lost(1), (Verdict::Fail, "served-missed".into()));
+    }
+
+    #[test]
+    fn with_write_quorum_no_refusal_is_asked_for() {
+        let seen = Seen {
+            promise: Some(Promise {
+                reads: true,
+                writes: true,
+            }),
+            writes_tried: false,
+            refusal_s: None,
+            taken: None,
+            phantoms: None,
+            odd_refusals: None,
+            ..good()
+        };
+        assert_eq!(judged(&seen).0, Verdict::Pass);
+    }
+
+    #[test]
+    fn what_somebody_else_changed_proves_nothing_and_is_named() {
+        let mut seen = good();
+        seen.changed = vec!["p/read/1 through minio-2: written by somebody else".to_owned()];
+        let judgement = judge(&seen, &gates(&seen, &PROMISES));
+        assert_eq!(
+            (judgement.verdict, judgement.reason_id.as_str()),
+            (Verdict::Inconclusive, "changed-by-others")
+        );
+        assert!(
+            judgement.reason.contains("p/read/1"),
+            "{}",
+            judgement.reason
+        );
+        seen.wrong = vec!["p/read/2".to_owned()];
+        assert_eq!(judged(&seen).0, Verdict::Fail, "wrong bytes come first");
+    }
+
+    #[test]
+    fn what_proves_nothing_is_never_a_pass() {
+        assert_eq!(
+            with(|s| s.experiment.evidence = false),
+            (Verdict::Inconclusive, "no-evidence".into())
+        );
+        assert_eq!(
+            with(|s| s.experiment.blind = Some("late".into())),
+            (Verdict::Inconclusive, "observer-blind".into())
+        );
+        assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
+        assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_control_run_must_show_no_outage() {
+        let control = |outage_s| {
+            let mut seen = Seen::default();
+            (seen.experiment.control_run, seen.experiment.outage_s) = (true, outage_s);
+            judged(&seen)
+        };
+        assert_eq!(control(None).0, Verdict::Pass);
+        assert_eq!(
+            control(between(0.1, 0.2)),
+            (Verdict::Fail, "no-outage-missed".into())
+        );
+    }
 }

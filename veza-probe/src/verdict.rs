@@ -92,7 +92,9 @@ pub fn rank(word: &str) -> usize {
         Verdict::Usage,
         Verdict::Pass,
     ];
-    let found = worst_first.iter().position(|verdict| verdict.word() == word);
+    let found = worst_first
+        .iter()
+        .position(|verdict| verdict.word() == word);
     found.unwrap_or(worst_first.len())
 }
 

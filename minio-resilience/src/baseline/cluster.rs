@@ -26,7 +26,9 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<ClusterInfo, Unto
             false => "admin-unwell",
         };
         let next = match reason_id {
-            "credentials-refused" => "let the user do admin:ServerInfo and admin:Heal, or use --s3-only",
+            "credentials-refused" => {
+                "let the user do admin:ServerInfo and admin:Heal, or use --s3-only"
+            }
             _ => NEXT,
         };
         refused(reason_id, error.to_string(), next)
@@ -44,7 +46,11 @@ fn trouble(cluster: &ClusterInfo, parity: usize, endpoints: usize) -> Option<Tro
         return Some(("not-erasure", words));
     }
     if cluster.nodes.len() != endpoints {
-        let names: Vec<&str> = cluster.nodes.iter().map(|node| node.endpoint.as_str()).collect();
+        let names: Vec<&str> = cluster
+            .nodes
+            .iter()
+            .map(|node| node.endpoint.as_str())
+            .collect();
         let words = format!(
             "the cluster has {} nodes ({}), and {endpoints} endpoints are named: name each",
             names.len(),
@@ -57,10 +63,17 @@ fn trouble(cluster: &ClusterInfo, parity: usize, endpoints: usize) -> Option<Tro
         return Some(("not-whole", words));
     }
     if cluster.parity != parity {
-        let words = format!("the cluster has EC:{}, and EC:{parity} was asked for (--parity)", cluster.parity);
+        let words = format!(
+            "the cluster has EC:{}, and EC:{parity} was asked for (--parity)",
+            cluster.parity
+        );
         return Some(("parity-differs", words));
     }
-    let mut versions: Vec<&str> = cluster.nodes.iter().map(|node| node.version.as_str()).collect();
+    let mut versions: Vec<&str> = cluster
+        .nodes
+        .iter()
+        .map(|node| node.version.as_str())
+        .collect();
     versions.sort_unstable();
     versions.dedup();
     if versions.len() > 1 {
@@ -70,7 +83,10 @@ fn trouble(cluster: &ClusterInfo, parity: usize, endpoints: usize) -> Option<Tro
     let full = |drive: &&Drive| drive.available_bytes < ROOM_BYTES;
     let full = cluster.drives().map(|(_, drive)| drive).find(full)?;
     let (mib, least) = (full.available_bytes / 1024 / 1024, ROOM_BYTES / 1024 / 1024);
-    let words = format!("drive {} has {mib} MiB left; the drill needs {least} MiB on each", full.endpoint);
+    let words = format!(
+        "drive {} has {mib} MiB left; the drill needs {least} MiB on each",
+        full.endpoint
+    );
     Some(("no-space", words))
 }
 
@@ -87,11 +103,18 @@ pub fn layout(args: &Args, targets: &Targets, cluster: &ClusterInfo) -> Layout {
 
 /// The version, and the size of sets, as conditions.
 pub fn versions(cluster: &ClusterInfo) -> Vec<Condition> {
-    let condition = |name: &str, value: String| Condition { name: name.to_owned(), value };
+    let condition = |name: &str, value: String| Condition {
+        name: name.to_owned(),
+        value,
+    };
     let Some(node) = cluster.nodes.first() else {
         return Vec::new();
     };
-    let drives: Vec<String> = cluster.drives_per_set.iter().map(ToString::to_string).collect();
+    let drives: Vec<String> = cluster
+        .drives_per_set
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     vec![
         condition("MinIO", node.version.clone()),
         condition("drives in each set", drives.join(", ")),
@@ -101,7 +124,9 @@ pub fn versions(cluster: &ClusterInfo) -> Vec<Condition> {
 /// What a person should know.
 pub fn told(cluster: &ClusterInfo) -> Option<String> {
     let sets: usize = cluster.sets.iter().sum();
-    (sets > 1).then(|| format!("the cluster has {sets} erasure sets; objects of the drill lie in any of them"))
+    (sets > 1).then(|| {
+        format!("the cluster has {sets} erasure sets; objects of the drill lie in any of them")
+    })
 }
 
 #[cfg(test)]
@@ -140,12 +165,32 @@ mod tests {
     fn a_cluster_that_is_not_as_it_must_be_is_refused_with_the_reason() {
         assert_eq!(with(|_| {}), None);
         assert_eq!(with(|c| c.backend = "FS".to_owned()), Some("not-erasure"));
-        assert_eq!(with(|c| { c.nodes.pop(); }), Some("nodes-differ"));
-        assert_eq!(with(|c| c.nodes[1].state = "offline".to_owned()), Some("not-whole"));
-        assert_eq!(with(|c| c.nodes[1].drives[0].state = "offline".to_owned()), Some("not-whole"));
-        assert_eq!(with(|c| c.nodes[1].drives[0].healing = true), Some("not-whole"));
+        assert_eq!(
+            with(|c| {
+                c.nodes.pop();
+            }),
+            Some("nodes-differ")
+        );
+        assert_eq!(
+            with(|c| c.nodes[1].state = "offline".to_owned()),
+            Some("not-whole")
+        );
+        assert_eq!(
+            with(|c| c.nodes[1].drives[0].state = "offline".to_owned()),
+            Some("not-whole")
+        );
+        assert_eq!(
+            with(|c| c.nodes[1].drives[0].healing = true),
+            Some("not-whole")
+        );
         assert_eq!(with(|c| c.parity = 1), Some("parity-differs"));
-        assert_eq!(with(|c| c.nodes[3].version = "v2".to_owned()), Some("versions-differ"));
-        assert_eq!(with(|c| c.nodes[3].drives[0].available_bytes = ROOM_BYTES - 1), Some("no-space"));
+        assert_eq!(
+            with(|c| c.nodes[3].version = "v2".to_owned()),
+            Some("versions-differ")
+        );
+        assert_eq!(
+            with(|c| c.nodes[3].drives[0].available_bytes = ROOM_BYTES - 1),
+            Some("no-space")
+        );
     }
 }

@@ -45,7 +45,11 @@ impl Layout {
 
     /// The sum, for people.
     pub fn told(&self, lost: usize) -> String {
-        let Layout { drives, parity, nodes } = self;
+        let Layout {
+            drives,
+            parity,
+            nodes,
+        } = self;
         let can = |is: bool| if is { "yes" } else { "no" };
         let Promise { reads, writes } = self.without(lost);
         format!(
@@ -64,24 +68,55 @@ mod tests {
     use super::*;
 
     const fn layout(drives: usize, parity: usize) -> Layout {
-        Layout { drives, parity, nodes: 4 }
+        Layout {
+            drives,
+            parity,
+            nodes: 4,
+        }
     }
 
     #[test]
     fn four_drives_with_two_of_parity_read_without_two_and_write_without_one() {
         let four = layout(4, 2);
         assert_eq!((four.read_quorum(), four.write_quorum()), (2, 3));
-        let can: Vec<_> = (0..=4).map(|lost| four.without(lost)).map(|p| (p.reads, p.writes)).collect();
-        assert_eq!(can, [(true, true), (true, true), (true, false), (false, false), (false, false)]);
+        let can: Vec<_> = (0..=4)
+            .map(|lost| four.without(lost))
+            .map(|p| (p.reads, p.writes))
+            .collect();
+        assert_eq!(
+            can,
+            [
+                (true, true),
+                (true, true),
+                (true, false),
+                (false, false),
+                (false, false)
+            ]
+        );
     }
 
     #[test]
     fn with_less_parity_than_data_reads_and_writes_go_together() {
         let eight = layout(8, 2);
         assert_eq!((eight.read_quorum(), eight.write_quorum()), (6, 6));
-        assert_eq!(eight.without(1), Promise { reads: true, writes: true });
-        assert_eq!(eight.without(2), Promise { reads: false, writes: false });
+        assert_eq!(
+            eight.without(1),
+            Promise {
+                reads: true,
+                writes: true
+            }
+        );
+        assert_eq!(
+            eight.without(2),
+            Promise {
+                reads: false,
+                writes: false
+            }
+        );
         let told = layout(4, 2).told(2);
-        assert!(told.ends_with("with 2 nodes lost: reads yes, writes no"), "{told}");
+        assert!(
+            told.ends_with("with 2 nodes lost: reads yes, writes no"),
+            "{told}"
+        );
     }
 }

@@ -46,12 +46,19 @@ impl Skew {
     /// For people.
     pub fn told(self) -> String {
         let seconds = |us: i64| us as f64 / 1e6;
-        format!("{:+.2} to {:+.2} s", seconds(self.least_us), seconds(self.most_us))
+        format!(
+            "{:+.2} to {:+.2} s",
+            seconds(self.least_us),
+            seconds(self.most_us)
+        )
     }
 }
 
 /// Our own clock.
-pub const OURS: Skew = Skew { least_us: 0, most_us: 0 };
+pub const OURS: Skew = Skew {
+    least_us: 0,
+    most_us: 0,
+};
 
 #[cfg(test)]
 mod tests {
@@ -61,15 +68,30 @@ mod tests {
     fn answers_around_the_turn_of_a_second_narrow_it_down() {
         // Ours is right: 10.9 s is still second 10 there, 11.1 s is second 11.
         let before = Skew::of(10, (10_900_000, 10_910_000));
-        assert_eq!(before, Skew { least_us: -910_000, most_us: 100_000 });
+        assert_eq!(
+            before,
+            Skew {
+                least_us: -910_000,
+                most_us: 100_000
+            }
+        );
         let both = before.and(Skew::of(11, (11_100_000, 11_110_000)));
-        assert_eq!(both, Skew { least_us: -110_000, most_us: 100_000 });
+        assert_eq!(
+            both,
+            Skew {
+                least_us: -110_000,
+                most_us: 100_000
+            }
+        );
         assert_eq!(both.apart_us(OURS), 0);
     }
 
     #[test]
     fn a_second_is_seen_and_a_little_less_is_not() {
-        let ahead = |us: i64| Skew { least_us: us, most_us: us + 200_000 };
+        let ahead = |us: i64| Skew {
+            least_us: us,
+            most_us: us + 200_000,
+        };
         assert_eq!(ahead(1_000_000).apart_us(OURS), 1_000_000);
         assert_eq!(ahead(-1_300_000).apart_us(OURS), 1_100_000);
         assert_eq!(ahead(900_000).apart_us(ahead(-100_000)), 800_000);
@@ -77,8 +99,20 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_meanwhile_is_not_known_better() {
-        let one = Skew { least_us: 0, most_us: 10 };
-        let other = Skew { least_us: 50, most_us: 60 };
-        assert_eq!(one.and(other), Skew { least_us: 0, most_us: 60 });
+        let one = Skew {
+            least_us: 0,
+            most_us: 10,
+        };
+        let other = Skew {
+            least_us: 50,
+            most_us: 60,
+        };
+        assert_eq!(
+            one.and(other),
+            Skew {
+                least_us: 0,
+                most_us: 60
+            }
+        );
     }
 }

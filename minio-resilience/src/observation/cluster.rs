@@ -47,8 +47,13 @@ impl Seen {
 
     /// Whether it says that all is there, and nothing heals.
     pub fn is_well(&self) -> bool {
-        let heals = |health: &Result<Health, String>| health.as_ref().is_ok_and(|health| health.healing > 0);
-        self.has_write_quorum() && Seen::says(&self.read, 200) && !heals(&self.cluster) && !heals(&self.read)
+        let heals = |health: &Result<Health, String>| {
+            health.as_ref().is_ok_and(|health| health.healing > 0)
+        };
+        self.has_write_quorum()
+            && Seen::says(&self.read, 200)
+            && !heals(&self.cluster)
+            && !heals(&self.read)
     }
 }
 
@@ -80,7 +85,8 @@ impl Look {
 
     /// Whether every drive is online, where anybody says so.
     pub fn drives_back(&self) -> bool {
-        self.drives_online.is_none_or(|online| online == self.drives)
+        self.drives_online
+            .is_none_or(|online| online == self.drives)
     }
 
     /// Whether the admin API said that every drive is online.
@@ -113,7 +119,11 @@ impl Record {
     /// Since when `is_so` held without a break, of the looks that began after `since`: it did not at the first moment
     /// (none when it did in every look), and did at the second.
     pub fn since(&self, since: At, is_so: impl Fn(&Look) -> bool) -> Since {
-        let looks: Vec<&Look> = self.looks.iter().filter(|look| look.asked >= since).collect();
+        let looks: Vec<&Look> = self
+            .looks
+            .iter()
+            .filter(|look| look.asked >= since)
+            .collect();
         let last_not = looks.iter().rposition(|look| !is_so(look));
         let begin = last_not.map_or(0, |at| at + 1);
         let not = last_not.and_then(|at| looks.get(at)).map(|look| look.asked);
@@ -142,12 +152,20 @@ impl Follower {
             loop {
                 let trial = tried.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let look = look(&stage, trial.as_ref()).await;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).looks.push(look);
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .looks
+                    .push(look);
                 told.send_modify(|count| *count += 1);
                 clock::sleep(EVERY).await;
             }
         });
-        Follower { record, news, tries, _task: task }
+        Follower {
+            record,
+            news,
+            tries,
+            _task: task,
+        }
     }
 
     /// From now on every node is tried, too: it reads this object, and writes one.
@@ -198,7 +216,9 @@ async fn drives(stage: &Stage) -> Option<usize> {
     let living = stage.living();
     let names: Vec<&str> = living.iter().map(|node| node.name.as_str()).collect();
     let cluster = stage.admin.through(&names).info().await.ok()?;
-    let well = cluster.drives().filter(|(node, drive)| node.state == "online" && drive.state == "ok" && !drive.healing);
+    let well = cluster
+        .drives()
+        .filter(|(node, drive)| node.state == "online" && drive.state == "ok" && !drive.healing);
     Some(well.count())
 }
 
@@ -216,7 +236,13 @@ async fn seen(clock: &Clock, node: &Node, trial: Option<&Object>, prefix: &str) 
         Some(object) if lives => Some(serves(node, object, prefix).await),
         _ => None,
     };
-    Seen { name: node.name.clone(), lives, cluster, read, serves }
+    Seen {
+        name: node.name.clone(),
+        lives,
+        cluster,
+        read,
+        serves,
+    }
 }
 
 /// Reads an object through a node, and writes one of its own.
@@ -254,8 +280,17 @@ mod tests {
 
     #[test]
     fn what_came_and_went_again_is_not_there_yet() {
-        let looks = [(0, true), (10, false), (20, true), (30, false), (40, true), (50, true)];
-        let record = Record { looks: looks.map(|(at, live)| look(at, live)).to_vec() };
+        let looks = [
+            (0, true),
+            (10, false),
+            (20, true),
+            (30, false),
+            (40, true),
+            (50, true),
+        ];
+        let record = Record {
+            looks: looks.map(|(at, live)| look(at, live)).to_vec(),
+        };
         let since = |from| record.since(At(from), Look::all_live);
         assert_eq!(since(5), (Some(At(30)), Some(At(45))));
         assert_eq!(since(35), (None, Some(At(45))));
@@ -287,7 +322,11 @@ mod tests {
         };
         assert!(seen(200, 0).is_well());
         assert!(!seen(200, 1).is_well() && !seen(503, 0).is_well());
-        let look = |drives_online| Look { nodes: vec![seen(200, 0)], drives_online, ..look(0, true) };
+        let look = |drives_online| Look {
+            nodes: vec![seen(200, 0)],
+            drives_online,
+            ..look(0, true)
+        };
         assert!(look(None).whole() && look(Some(4)).whole() && !look(Some(3)).whole());
     }
 }

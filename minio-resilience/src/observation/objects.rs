@@ -72,6 +72,16 @@ pub fn wanted(count: usize) -> Vec<Wanted> {
     all.collect()
 }
 
+/// The names of those that are uploaded in parts: an upload that was cut short is looked for under each.
+pub fn uploads(count: usize) -> Vec<String> {
+    let large = |wanted: &Wanted| wanted.size_bytes > PART_BYTES as u64;
+    wanted(count)
+        .into_iter()
+        .filter(large)
+        .map(|wanted| wanted.name)
+        .collect()
+}
+
 /// The bytes of an object: without a pattern, and others for each key and each `edition` of it.
 pub fn content(key: &str, edition: u32, size_bytes: u64) -> Vec<u8> {
     let mut seed = Sha256::digest(format!("{key} {edition}").as_bytes());
@@ -98,7 +108,13 @@ pub fn content(key: &str, edition: u32, size_bytes: u64) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn write(store: &Store, key: &str, edition: u32, size_bytes: u64, limit: Duration) -> Result<Object, Failure> {
+pub async fn write(
+    store: &Store,
+    key: &str,
+    edition: u32,
+    size_bytes: u64,
+    limit: Duration,
+) -> Result<Object, Failure> {
     let bytes = content(key, edition, size_bytes);
     let sha256 = hex(&Sha256::digest(&bytes));
     let parts = bytes.len().div_ceil(PART_BYTES).max(1);
@@ -155,9 +171,12 @@ impl fmt::Display for Reading {
 /// Compares what was read with what was written.
 pub fn compare(object: &Object, read: Result<Got, Failure>) -> Read {
     match (read, &object.sha256) {
-        (Ok(got), Some(sha256)) if got.sha256 == *sha256 && got.size_bytes == object.size_bytes => Read::Right,
+        (Ok(got), Some(sha256)) if got.sha256 == *sha256 && got.size_bytes == object.size_bytes => {
+            Read::Right
+        }
         (Ok(got), _) if got.etag != object.etag || got.version != object.version => {
-            let told = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
+            let told =
+                |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
             Read::Changed(format!(
                 "written by somebody else: ETag {} and version {}, ours were {} and {}",
                 got.etag,
@@ -197,7 +216,12 @@ pub async fn read_all(through: &[Through], objects: &[Object], limit: Duration) 
     all
 }
 
-async fn read_through(name: String, store: Store, objects: Vec<Object>, limit: Duration) -> Vec<Reading> {
+async fn read_through(
+    name: String,
+    store: Store,
+    objects: Vec<Object>,
+    limit: Duration,
+) -> Vec<Reading> {
     let mut under_way = JoinSet::new();
     let mut all = Vec::new();
     for object in objects {
@@ -207,7 +231,11 @@ async fn read_through(name: String, store: Store, objects: Vec<Object>, limit: D
         let (node, store) = (name.clone(), store.clone());
         under_way.spawn(async move {
             let read = compare(&object, store.get(&object.key, limit).await);
-            Reading { key: object.key, node, read }
+            Reading {
+                key: object.key,
+                node,
+                read,
+            }
         });
     }
     while let Some(done) = under_way.join_next().await {
@@ -220,7 +248,12 @@ async fn read_through(name: String, store: Store, objects: Vec<Object>, limit: D
 ///
 /// # Errors
 /// The first write that failed, with the node it went through.
-pub async fn write_all(through: &[Through], prefix: &str, count: usize, limit: Duration) -> Result<Vec<Object>, (String, Failure)> {
+pub async fn write_all(
+    through: &[Through],
+    prefix: &str,
+    count: usize,
+    limit: Duration,
+) -> Result<Vec<Object>, (String, Failure)> {
     let mut under_way = JoinSet::new();
     let mut all = Vec::new();
     let nodes = through.iter().cycle();
@@ -228,7 +261,11 @@ pub async fn write_all(through: &[Through], prefix: &str, count: usize, limit: D
         if under_way.len() >= AT_ONCE {
             taken(&mut under_way, &mut all).await?;
         }
-        let (name, store, key) = (name.clone(), store.clone(), format!("{prefix}{}", wanted.name));
+        let (name, store, key) = (
+            name.clone(),
+            store.clone(),
+            format!("{prefix}{}", wanted.name),
+        );
         under_way.spawn(async move {
             let written = write(&store, &key, 0, wanted.size_bytes, limit).await;
             written.map_err(|failure| (name, failure))
@@ -243,7 +280,10 @@ pub async fn write_all(through: &[Through], prefix: &str, count: usize, limit: D
 
 type Write = Result<Object, (String, Failure)>;
 
-async fn taken(under_way: &mut JoinSet<Write>, all: &mut Vec<Object>) -> Result<(), (String, Failure)> {
+async fn taken(
+    under_way: &mut JoinSet<Write>,
+    all: &mut Vec<Object>,
+) -> Result<(), (String, Failure)> {
     if let Some(Ok(written)) = under_way.join_next().await {
         all.push(written?);
     }
@@ -275,36 +315,64 @@ mod tests {
     }
 
     fn failed(code: Option<u16>) -> Result<Got, Failure> {
-        Err(Failure { code, word: None, words: "no".to_owned() })
+        Err(Failure {
+            code,
+            word: None,
+            words: "no".to_owned(),
+        })
     }
 
     #[test]
     fn wrong_bytes_are_told_from_those_that_somebody_else_wrote() {
         let object = object();
         assert_eq!(compare(&object, got("aa", "e", "v")), Read::Right);
-        assert!(matches!(compare(&object, got("bb", "e", "v")), Read::Wrong(_)));
-        assert!(matches!(compare(&object, got("bb", "f", "v")), Read::Changed(_)));
-        assert!(matches!(compare(&object, got("bb", "e", "w")), Read::Changed(_)));
-        assert!(matches!(compare(&object, failed(Some(404))), Read::Wrong(_)));
-        assert!(matches!(compare(&object, failed(Some(503))), Read::Failed(_)));
+        assert!(matches!(
+            compare(&object, got("bb", "e", "v")),
+            Read::Wrong(_)
+        ));
+        assert!(matches!(
+            compare(&object, got("bb", "f", "v")),
+            Read::Changed(_)
+        ));
+        assert!(matches!(
+            compare(&object, got("bb", "e", "w")),
+            Read::Changed(_)
+        ));
+        assert!(matches!(
+            compare(&object, failed(Some(404))),
+            Read::Wrong(_)
+        ));
+        assert!(matches!(
+            compare(&object, failed(Some(503))),
+            Read::Failed(_)
+        ));
         assert!(matches!(compare(&object, failed(None)), Read::Failed(_)));
     }
 
     #[test]
     fn what_was_deleted_must_not_be_there() {
-        let deleted = Object { sha256: None, ..object() };
+        let deleted = Object {
+            sha256: None,
+            ..object()
+        };
         assert_eq!(compare(&deleted, failed(Some(404))), Read::Right);
-        assert!(matches!(compare(&deleted, got("aa", "e", "v")), Read::Wrong(_)));
-        assert!(matches!(compare(&deleted, failed(Some(500))), Read::Failed(_)));
+        assert!(matches!(
+            compare(&deleted, got("aa", "e", "v")),
+            Read::Wrong(_)
+        ));
+        assert!(matches!(
+            compare(&deleted, failed(Some(500))),
+            Read::Failed(_)
+        ));
     }
 
     #[test]
     fn a_set_has_every_size_and_bytes_of_its_own() {
         let all = wanted(200);
-        let sizes: std::collections::BTreeSet<u64> = all.iter().map(|wanted| wanted.size_bytes).collect();
+        let sizes: std::collections::BTreeSet<u64> =
+            all.iter().map(|wanted| wanted.size_bytes).collect();
         assert_eq!(sizes.len(), SIZES.len() + 2);
-        assert!(all.iter().any(|wanted| wanted.size_bytes > PART_BYTES as u64 && wanted.name.starts_with("read/")
-            || wanted.name.starts_with("change/")));
+        assert_eq!(uploads(200).len(), 4);
         let one = content("a", 0, 10_000);
         assert_eq!(one.len(), 10_000);
         assert_eq!(one, content("a", 0, 10_000));

@@ -61,7 +61,10 @@ impl Host for Reader {
             return Err(ActError::Refused("there is no object to read".to_owned()));
         };
         let got = self.store.get(&object.key, READ_LIMIT).await;
-        let answered = got.as_ref().err().is_none_or(|failure| failure.code.is_some());
+        let answered = got
+            .as_ref()
+            .err()
+            .is_none_or(|failure| failure.code.is_some());
         let (key, node) = (object.key.clone(), self.name.clone());
         let read = compare(object, got);
         let came_to = match &read {

@@ -68,7 +68,10 @@ pub async fn try_writes(stage: &Stage) -> Vec<Tried> {
 /// What stood in the way of looking.
 pub async fn phantoms(stage: &Stage, tried: &[Tried]) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
-    let refused: Vec<&Tried> = tried.iter().filter(|tried| tried.refused.is_some()).collect();
+    let refused: Vec<&Tried> = tried
+        .iter()
+        .filter(|tried| tried.refused.is_some())
+        .collect();
     for node in &stage.nodes {
         let told = |failure: Failure| format!("through {}: {failure}", node.name);
         let folder = format!("{}refused/", stage.prefix);

@@ -51,7 +51,10 @@ impl Stage {
 
     /// Nodes that are taken away.
     pub fn taken(&self) -> Vec<&Node> {
-        self.lost.iter().filter_map(|index| self.nodes.get(*index)).collect()
+        self.lost
+            .iter()
+            .filter_map(|index| self.nodes.get(*index))
+            .collect()
     }
 
     /// S3 through the nodes that stay up.
@@ -66,7 +69,10 @@ impl Stage {
 }
 
 fn through(nodes: &[&Node]) -> Vec<Through> {
-    nodes.iter().map(|node| (node.name.clone(), node.store.clone())).collect()
+    nodes
+        .iter()
+        .map(|node| (node.name.clone(), node.store.clone()))
+        .collect()
 }
 
 /// What was read amiss, and what was noted, by everyone who is at it.
@@ -112,7 +118,10 @@ impl Log {
 
     /// What stands in it now.
     pub fn so_far(&self) -> Written {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -126,7 +135,8 @@ fn once(list: &mut Vec<Reading>, reading: Reading) {
 /// Objects that readers may have at any time: nothing changes them in a run.
 pub fn readable(objects: &[Object], prefix: &str) -> Vec<Object> {
     let folder = format!("{prefix}read/");
-    let small = |object: &&Object| object.key.starts_with(&folder) && object.size_bytes <= LARGEST_PROBE;
+    let small =
+        |object: &&Object| object.key.starts_with(&folder) && object.size_bytes <= LARGEST_PROBE;
     objects.iter().filter(small).cloned().collect()
 }
 

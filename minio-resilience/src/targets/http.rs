@@ -58,7 +58,11 @@ impl Http {
     ///
     /// # Errors
     /// A sentence for the user.
-    pub fn new(endpoint: &Endpoint, address: SocketAddr, certificates: Option<&[u8]>) -> Result<Http, String> {
+    pub fn new(
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        certificates: Option<&[u8]>,
+    ) -> Result<Http, String> {
         // Fails when somebody was here before: then it is done.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -72,8 +76,13 @@ impl Http {
             let all = Certificate::from_pem_bundle(bytes).map_err(|error| error.to_string())?;
             builder = builder.tls_certs_only(all);
         }
-        let client = builder.build().map_err(|error| format!("building the HTTP client: {error}"))?;
-        Ok(Http { client, base: endpoint.url() })
+        let client = builder
+            .build()
+            .map_err(|error| format!("building the HTTP client: {error}"))?;
+        Ok(Http {
+            client,
+            base: endpoint.url(),
+        })
     }
 
     /// The client, for requests that are signed elsewhere.

@@ -57,7 +57,11 @@ impl fmt::Display for Failure {
 impl Failure {
     /// No answer, or none that S3 gives.
     fn silent(words: impl Into<String>) -> Failure {
-        Failure { code: None, word: None, words: words.into() }
+        Failure {
+            code: None,
+            word: None,
+            words: words.into(),
+        }
     }
 
     /// Whether it says that there is no such object.
@@ -132,7 +136,9 @@ impl Store {
         if let Some(bytes) = certificates {
             context = context.with_trust_store(TrustStore::empty().with_pem_certificate(bytes));
         }
-        let context = context.build().map_err(|error| format!("MINIO_CA_FILE: {error}"))?;
+        let context = context
+            .build()
+            .map_err(|error| format!("MINIO_CA_FILE: {error}"))?;
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(context)
@@ -152,7 +158,10 @@ impl Store {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
-        Ok(Store { client: Client::from_conf(config), bucket: bucket.to_owned() })
+        Ok(Store {
+            client: Client::from_conf(config),
+            bucket: bucket.to_owned(),
+        })
     }
 
     /// The bucket.
@@ -165,7 +174,10 @@ impl Store {
     /// # Errors
     /// [`Failure`].
     pub async fn get(&self, key: &str, limit: Duration) -> Result<Got, Failure> {
-        let newest = Version { key: key.to_owned(), id: None };
+        let newest = Version {
+            key: key.to_owned(),
+            id: None,
+        };
         self.get_version(&newest, limit).await
     }
 
@@ -175,7 +187,11 @@ impl Store {
     /// [`Failure`].
     pub async fn get_version(&self, version: &Version, limit: Duration) -> Result<Got, Failure> {
         let read = async {
-            let request = self.client.get_object().bucket(&self.bucket).key(&version.key);
+            let request = self
+                .client
+                .get_object()
+                .bucket(&self.bucket)
+                .key(&version.key);
             let sent = request.set_version_id(version.id.clone()).send().await;
             let mut answer = sent.map_err(|error| of_sdk(&error))?;
             let (mut hash, mut size_bytes) = (Sha256::new(), 0);
@@ -198,13 +214,26 @@ impl Store {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn put(&self, key: &str, bytes: Vec<u8>, limit: Duration) -> Result<Written, Failure> {
+    pub async fn put(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Written, Failure> {
         let body = ByteStream::from(bytes);
-        let request = self.client.put_object().bucket(&self.bucket).key(key).body(body);
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .body(body);
         let written = async {
             let answer = request.send().await.map_err(|error| of_sdk(&error))?;
             let etag = answer.e_tag.unwrap_or_default();
-            Ok(Written { etag, version: answer.version_id })
+            Ok(Written {
+                etag,
+                version: answer.version_id,
+            })
         };
         limited(limit, written).await
     }
@@ -221,7 +250,11 @@ impl Store {
         limit: Duration,
     ) -> Result<Written, Failure> {
         let written = async {
-            let begun = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+            let begun = self
+                .client
+                .create_multipart_upload()
+                .bucket(&self.bucket)
+                .key(key);
             let begun = begun.send().await.map_err(|error| of_sdk(&error))?;
             let upload = begun.upload_id.unwrap_or_default();
             let mut parts = Vec::new();
@@ -233,12 +266,21 @@ impl Store {
                 let part = CompletedPart::builder().part_number(number).set_e_tag(etag);
                 parts.push(part.build());
             }
-            let all = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-            let request = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
+            let all = CompletedMultipartUpload::builder()
+                .set_parts(Some(parts))
+                .build();
+            let request = self
+                .client
+                .complete_multipart_upload()
+                .bucket(&self.bucket)
+                .key(key);
             let request = request.upload_id(&upload).multipart_upload(all);
             let answer = request.send().await.map_err(|error| of_sdk(&error))?;
             let etag = answer.e_tag.unwrap_or_default();
-            Ok(Written { etag, version: answer.version_id })
+            Ok(Written {
+                etag,
+                version: answer.version_id,
+            })
         };
         limited(limit, written).await
     }
@@ -263,12 +305,25 @@ impl Store {
             let (mut key, mut id) = (None, None);
             loop {
                 let request = self.client.list_object_versions().bucket(&self.bucket);
-                let request = request.prefix(prefix).set_key_marker(key).set_version_id_marker(id);
+                let request = request
+                    .prefix(prefix)
+                    .set_key_marker(key)
+                    .set_version_id_marker(id);
                 let page = request.send().await.map_err(|error| of_sdk(&error))?;
                 let versions = page.versions.unwrap_or_default().into_iter();
-                all.extend(versions.filter_map(|v| Some(Version { key: v.key?, id: v.version_id })));
+                all.extend(versions.filter_map(|v| {
+                    Some(Version {
+                        key: v.key?,
+                        id: v.version_id,
+                    })
+                }));
                 let marks = page.delete_markers.unwrap_or_default().into_iter();
-                all.extend(marks.filter_map(|m| Some(Version { key: m.key?, id: m.version_id })));
+                all.extend(marks.filter_map(|m| {
+                    Some(Version {
+                        key: m.key?,
+                        id: m.version_id,
+                    })
+                }));
                 if page.is_truncated != Some(true) {
                     // A store that ignores the prefix must not lose what is not ours.
                     all.retain(|version| version.key.starts_with(prefix));
@@ -291,9 +346,16 @@ impl Store {
                     let id = ObjectIdentifier::builder().key(&version.key);
                     id.set_version_id(version.id.clone()).build().ok()
                 });
-                let all = Delete::builder().set_objects(Some(ids.collect())).quiet(true).build();
+                let all = Delete::builder()
+                    .set_objects(Some(ids.collect()))
+                    .quiet(true)
+                    .build();
                 let all = all.map_err(|error| Failure::silent(error.to_string()))?;
-                let request = self.client.delete_objects().bucket(&self.bucket).delete(all);
+                let request = self
+                    .client
+                    .delete_objects()
+                    .bucket(&self.bucket)
+                    .delete(all);
                 let answer = request.send().await.map_err(|error| of_sdk(&error))?;
                 if let Some(left) = answer.errors.unwrap_or_default().first() {
                     let (key, why) = (left.key().unwrap_or("?"), left.message().unwrap_or("?"));
@@ -311,11 +373,17 @@ impl Store {
     /// [`Failure`].
     pub async fn abort_uploads(&self, prefix: &str, limit: Duration) -> Result<usize, Failure> {
         let aborted = async {
-            let request = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
+            let request = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.bucket)
+                .prefix(prefix);
             let page = request.send().await.map_err(|error| of_sdk(&error))?;
             let mut count = 0;
             for upload in page.uploads.unwrap_or_default() {
-                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else { continue };
+                let (Some(key), Some(id)) = (upload.key, upload.upload_id) else {
+                    continue;
+                };
                 if key.starts_with(prefix) {
                     let request = self.client.abort_multipart_upload().bucket(&self.bucket);
                     let sent = request.key(key).upload_id(id).send().await;
@@ -328,15 +396,18 @@ impl Store {
         limited(limit, aborted).await
     }
 
-    /// Removes everything below a prefix: all versions, marks, and open uploads. Returns how many versions.
+    /// Removes everything below a prefix: all versions, marks, and open uploads. MinIO lists open uploads of one exact
+    /// key only, so the keys of `uploads` are asked for, too. Returns how many versions.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn clear(&self, prefix: &str) -> Result<usize, Failure> {
+    pub async fn clear(&self, prefix: &str, uploads: &[String]) -> Result<usize, Failure> {
+        self.abort_uploads(prefix, LIMIT).await?;
+        for key in uploads {
+            self.abort_uploads(key, LIMIT).await?;
+        }
         let versions = self.versions(prefix, LIMIT).await?;
         self.remove(&versions, 3 * LIMIT).await?;
-        // MinIO lists open uploads of one exact key only, so those of known keys are asked for, too.
-        self.abort_uploads(prefix, LIMIT).await?;
         let left = self.versions(prefix, LIMIT).await?;
         match left.first() {
             None => Ok(versions.len()),
@@ -345,7 +416,10 @@ impl Store {
     }
 }
 
-async fn limited<T>(limit: Duration, asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+async fn limited<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let answered = within(limit, asked).await;
     answered.unwrap_or_else(|elapsed| Err(Failure::silent(elapsed.to_string())))
 }
@@ -356,7 +430,9 @@ fn of_sdk<E>(error: &SdkError<E>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let code = error.raw_response().map(|response| response.status().as_u16());
+    let code = error
+        .raw_response()
+        .map(|response| response.status().as_u16());
     let word = error.code().map(str::to_owned);
     let words = match (&word, error.message(), code) {
         (Some(word), Some(message), Some(code)) => format!("{code} {word}: {message}"),

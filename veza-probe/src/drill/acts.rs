@@ -56,7 +56,9 @@ impl Cast<'_> {
     /// Does the chores of this run, and of earlier ones that were killed; what was not done stays on record.
     async fn chores<C: Check>(&self, check: &C, run: &str) -> Vec<String> {
         let Ok((incus, _)) = site::connect(check.drill()).await else {
-            return vec![format!("Incus can't be asked: what run {run} left is still there")];
+            return vec![format!(
+                "Incus can't be asked: what run {run} left is still there"
+            )];
         };
         let state = State::new(|name| std::env::var_os(name));
         let chores = async |chore: &Chore| check.chore(chore).await;
@@ -126,7 +128,8 @@ impl Acts {
     /// One report of all of them, which names each; that of the only one where acts have no names, or nothing was
     /// done in it.
     pub(super) fn report<C: Check>(mut self, clock: &Clock, first: &C) -> Report {
-        let named = |(act, report): &(Option<String>, Report)| act.is_some() && report.fault.is_some();
+        let named =
+            |(act, report): &(Option<String>, Report)| act.is_some() && report.fault.is_some();
         if self.reports.len() == 1
             && !self.reports.iter().any(named)
             && let Some((_, only)) = self.reports.pop()
@@ -155,15 +158,19 @@ fn judged(acts: &[Report]) -> Judgement {
         let untouched = ["refused", "missing-tool", "usage"];
         number > 0 && untouched.contains(&act.verdict.as_str())
     };
-    let ranked = acts.iter().enumerate().map(|(number, act)| match is_late(number, act) {
-        true => (rank(Verdict::Inconclusive.word()), act, true),
-        false => (rank(&act.verdict), act, false),
-    });
+    let ranked = acts
+        .iter()
+        .enumerate()
+        .map(|(number, act)| match is_late(number, act) {
+            true => (rank(Verdict::Inconclusive.word()), act, true),
+            false => (rank(&act.verdict), act, false),
+        });
     let Some((_, worst, late)) = ranked.min_by_key(|(rank, _, _)| *rank) else {
         let words = "no act was played";
         return Judgement::new(Verdict::Internal, "no-act", words, "report it");
     };
-    let named = |act: &Report| format!("{}: {}", act.act.as_deref().unwrap_or_default(), act.reason);
+    let named =
+        |act: &Report| format!("{}: {}", act.act.as_deref().unwrap_or_default(), act.reason);
     let (reason_id, next) = (worst.reason_id.as_str(), worst.next.as_str());
     if late {
         let words = format!("the act did not begin, {}", named(worst));
@@ -198,10 +205,12 @@ fn of_word(word: &str) -> Verdict {
 fn merge(report: &mut Report, mut acts: Vec<Report>) {
     for act in &mut acts {
         let name = act.act.clone().unwrap_or_default();
-        report.gates.extend(act.gates.iter().cloned().map(|gate| Gate {
-            id: format!("{name}/{}", gate.id),
-            ..gate
-        }));
+        report
+            .gates
+            .extend(act.gates.iter().cloned().map(|gate| Gate {
+                id: format!("{name}/{}", gate.id),
+                ..gate
+            }));
         for condition in act.conditions.drain(..) {
             if !report.conditions.contains(&condition) {
                 report.conditions.push(condition);
@@ -236,7 +245,10 @@ mod tests {
     }
 
     fn came_to(acts: &[(&str, Verdict)]) -> (Verdict, String) {
-        let acts: Vec<Report> = acts.iter().map(|(name, verdict)| act(name, *verdict)).collect();
+        let acts: Vec<Report> = acts
+            .iter()
+            .map(|(name, verdict)| act(name, *verdict))
+            .collect();
         let judgement = judged(&acts);
         (judgement.verdict, judgement.reason)
     }
@@ -244,8 +256,15 @@ mod tests {
     #[test]
     fn the_worst_act_decides_and_a_pass_needs_them_all() {
         let passed = came_to(&[("a", Verdict::Pass), ("b", Verdict::Pass)]);
-        assert_eq!(passed, (Verdict::Pass, "a: a was so; b: b was so".to_owned()));
-        let failed = came_to(&[("a", Verdict::Fail), ("b", Verdict::Pass), ("c", Verdict::Inconclusive)]);
+        assert_eq!(
+            passed,
+            (Verdict::Pass, "a: a was so; b: b was so".to_owned())
+        );
+        let failed = came_to(&[
+            ("a", Verdict::Fail),
+            ("b", Verdict::Pass),
+            ("c", Verdict::Inconclusive),
+        ]);
         assert_eq!(failed, (Verdict::Fail, "a: a was so".to_owned()));
         let gone = came_to(&[("a", Verdict::Fail), ("b", Verdict::NotUndone)]);
         assert_eq!(gone.0, Verdict::NotUndone);

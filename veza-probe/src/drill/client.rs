@@ -174,7 +174,8 @@ impl Client {
                 told = true;
             }
             if failed && back.is_some() {
-                self.story.say(&format!("client: {} succeed again", self.probes));
+                self.story
+                    .say(&format!("client: {} succeed again", self.probes));
                 return;
             }
             let until = if failed {

@@ -205,7 +205,12 @@ impl<C: Check> Run<'_, C> {
     }
 
     /// What follows an act that came to its end; nothing follows one that did not.
-    fn next(&self, ready: &Ready<C>, done: &Done, observation: Option<&C::Observation>) -> Option<C> {
+    fn next(
+        &self,
+        ready: &Ready<C>,
+        done: &Done,
+        observation: Option<&C::Observation>,
+    ) -> Option<C> {
         let undone = done.healed.as_ref().is_some_and(Healed::undone);
         let went_well = undone && done.bug.is_none() && done.halted.is_none();
         let goes_on = went_well && self.stop.requested().is_none();

@@ -36,7 +36,12 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     gates(out, report)?;
     for act in &report.acts {
         let name = act.act.as_deref().unwrap_or_default();
-        writeln!(out, "\nAct {name}: {} {}", act.verdict.to_uppercase(), act.reason_id)?;
+        writeln!(
+            out,
+            "\nAct {name}: {} {}",
+            act.verdict.to_uppercase(),
+            act.reason_id
+        )?;
         writeln!(out, "{}", act.reason)?;
         body(out, act)?;
     }

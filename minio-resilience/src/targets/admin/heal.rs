@@ -278,11 +278,7 @@ impl Admin {
     }
 
     /// Starts it at the first node that answers; one on the same path that is still under way is stopped.
-    async fn started(
-        &self,
-        scope: &Scope<'_>,
-        limit: Duration,
-    ) -> Result<(&Door, String), Error> {
+    async fn started(&self, scope: &Scope<'_>, limit: Duration) -> Result<(&Door, String), Error> {
         let mut request = Request::new(Method::POST, &scope.path, &scope.asked, ACTION);
         request.query.push(("forceStart", "true".to_owned()));
         request.body = scope.options.to_string();
@@ -293,12 +289,7 @@ impl Admin {
         Ok((door, started.token))
     }
 
-    async fn results(
-        &self,
-        scope: &Scope<'_>,
-        door: &Door,
-        token: &str,
-    ) -> Result<Status, Error> {
+    async fn results(&self, scope: &Scope<'_>, door: &Door, token: &str) -> Result<Status, Error> {
         let mut request = Request::new(Method::POST, &scope.path, &scope.asked, ACTION);
         request.query.push(("clientToken", token.to_owned()));
         let answer = self.ask_at(door, &request).await?;

@@ -85,17 +85,30 @@ const INFO: &str = r#"{"mode":"online","deploymentID":"d1","backend":{"backendTy
 async fn a_question_is_signed_and_its_answer_read() {
     let (url, heard) = node(vec![(200, INFO)]).await;
     let info = admin(vec![door("a", url)]).info().await.unwrap();
-    assert_eq!((info.mode.as_str(), info.backend.as_str()), ("online", "Erasure"));
+    assert_eq!(
+        (info.mode.as_str(), info.backend.as_str()),
+        ("online", "Erasure")
+    );
     assert_eq!((info.parity, info.drives_per_set.as_slice()), (2, &[4][..]));
     assert_eq!((info.drives_online, info.drives_offline), (3, 1));
     assert_eq!(info.nodes[0].drives[0].available_bytes, 90);
     let ailing = info.ailing();
-    assert_eq!(ailing, ["b:9000 is offline", "drive http://a:9000/data is being healed"]);
+    assert_eq!(
+        ailing,
+        [
+            "b:9000 is offline",
+            "drive http://a:9000/data is being healed"
+        ]
+    );
     let request = heard.lock().unwrap()[0].clone();
-    assert!(request.starts_with("GET /minio/admin/v3/info HTTP/1.1"), "{request}");
+    assert!(
+        request.starts_with("GET /minio/admin/v3/info HTTP/1.1"),
+        "{request}"
+    );
     assert!(request.contains("x-amz-date: 2"), "{request}");
     // Of no body: MinIO asks for the header, or it calls the request anonymous.
-    let nothing = "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let nothing =
+        "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     assert!(request.contains(nothing), "{request}");
     let authorization = "authorization: AWS4-HMAC-SHA256 Credential=reader/2";
     assert!(request.contains(authorization), "{request}");
@@ -103,7 +116,8 @@ async fn a_question_is_signed_and_its_answer_read() {
     assert!(!request.contains("hunter2"), "{request}");
 }
 
-const STARTED: &str = r#"          {"clientToken":"7f@0+/=","clientAddress":"h","startTime":"2025-01-01T00:00:00Z"}"#;
+const STARTED: &str =
+    r#"          {"clientToken":"7f@0+/=","clientAddress":"h","startTime":"2025-01-01T00:00:00Z"}"#;
 const RUNNING: &str = r#"{"Summary":"running","StartTime":"2025-01-01T00:00:00Z","Settings":{"recursive":true},"Items":[
     {"resultId":1,"type":"bucket","bucket":"b","object":"","versionId":"","detail":"",
      "before":{"drives":[{"uuid":"","endpoint":"http://a","state":"ok"}]},"after":{"drives":null}},
@@ -119,16 +133,28 @@ const FINISHED: &str = r#"    {"Summary":"finished","StartTime":"2025-01-01T00:0
 async fn a_heal_is_started_once_and_read_to_its_end() {
     let (url, heard) = node(vec![(200, STARTED), (200, RUNNING), (200, FINISHED)]).await;
     let admin = admin(vec![door("a", url)]);
-    let healed = admin.heal("b", "p q/", true, Duration::from_secs(5)).await.unwrap();
+    let healed = admin
+        .heal("b", "p q/", true, Duration::from_secs(5))
+        .await
+        .unwrap();
     assert_eq!(healed.summary, "finished");
-    let names: Vec<_> = healed.items.iter().map(|(b, _)| b.object.as_str()).collect();
+    let names: Vec<_> = healed
+        .items
+        .iter()
+        .map(|(b, _)| b.object.as_str())
+        .collect();
     assert_eq!(names, ["p/one", "p/two"], "the bucket itself is no object");
     let mended: Vec<_> = healed.mended().map(|(b, _)| b.object.as_str()).collect();
     assert_eq!(mended, ["p/one"]);
     let (before, after) = &healed.items[0];
     assert!(!before.is_whole(2) && after.is_whole(2) && !after.is_whole(3));
     assert_eq!(before.lacking().next().unwrap().1, DriveState::Missing);
-    let states: Vec<_> = healed.items[1].0.drives.iter().map(|(_, s)| s.told()).collect();
+    let states: Vec<_> = healed.items[1]
+        .0
+        .drives
+        .iter()
+        .map(|(_, s)| s.told())
+        .collect();
     assert_eq!(states, ["corrupt", "unknown (x)"]);
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.len(), 3);
@@ -138,19 +164,26 @@ async fn a_heal_is_started_once_and_read_to_its_end() {
     assert!(heard[0].ends_with(options), "{}", heard[0]);
     let next = "POST /minio/admin/v3/heal/b/p%20q/?clientToken=7f%400%2B%2F%3D HTTP/1.1";
     for poll in &heard[1..] {
-        assert!(poll.starts_with(next) && poll.ends_with("\r\n\r\n"), "{poll}");
+        assert!(
+            poll.starts_with(next) && poll.ends_with("\r\n\r\n"),
+            "{poll}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_dry_run_that_did_not_come_to_its_end_says_nothing() {
     let stopped = r#"{"Summary":"stopped","Detail":"drive not found","StartTime":"2025-01-01T00:00:00Z","Items":[]}"#;
-    let forgotten = r#"{"Summary":"finished","StartTime":"0001-01-01T00:00:00Z","Settings":{},"Items":null}"#;
+    let forgotten =
+        r#"{"Summary":"finished","StartTime":"0001-01-01T00:00:00Z","Settings":{},"Items":null}"#;
     let looked = async |last| {
         let (url, _) = node(vec![(200, STARTED), (200, last)]).await;
         let admin = admin(vec![door("a", url)]);
         let limit = Duration::from_millis(250);
-        admin.heal_dry_run("b", "p/", false, limit).await.unwrap_err()
+        admin
+            .heal_dry_run("b", "p/", false, limit)
+            .await
+            .unwrap_err()
     };
     let error = looked(stopped).await;
     assert!(error.to_string().contains("drive not found"), "{error}");
@@ -161,7 +194,10 @@ async fn a_dry_run_that_did_not_come_to_its_end_says_nothing() {
     let (url, heard) = node(vec![(200, STARTED), (200, RUNNING)]).await;
     let admin = admin(vec![door("a", url)]);
     let limit = Duration::from_millis(250);
-    let error = admin.heal_dry_run("b", "p/", false, limit).await.unwrap_err();
+    let error = admin
+        .heal_dry_run("b", "p/", false, limit)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Unfinished { .. }), "{error}");
     let last = heard.lock().unwrap().last().unwrap().clone();
     assert!(last.contains("?forceStop=true"), "{last}");
@@ -172,7 +208,11 @@ async fn what_is_refused_is_told_with_what_to_do_and_without_secrets() {
     let denied = r#"{"Code":"SignatureDoesNotMatch","Message":"The signature does not match.","Resource":"/x"}"#;
     let overlap = r#"   {"Code":"XMinioHealOverlappingPaths","Message":"The path overlaps: b/p"}"#;
     for (status, body, words) in [
-        (403, denied, "SignatureDoesNotMatch: The signature does not match: the user needs admin:Heal"),
+        (
+            403,
+            denied,
+            "SignatureDoesNotMatch: The signature does not match: the user needs admin:Heal",
+        ),
         // After a space had sent status 200 already.
         (200, overlap, "mc admin heal --force-stop"),
         (503, "<html>busy</html>", "503"),
@@ -184,7 +224,10 @@ async fn what_is_refused_is_told_with_what_to_do_and_without_secrets() {
         let asked = admin.heal("b", "p/", false, Duration::from_secs(5)).await;
         let error = asked.unwrap_err();
         let told = format!("{error} {error:?} {admin:?}", admin = admin.login);
-        assert!(told.contains(words) && told.contains("heal of b/p/"), "{told}");
+        assert!(
+            told.contains(words) && told.contains("heal of b/p/"),
+            "{told}"
+        );
         assert!(!told.contains("hunter2"), "{told}");
         assert_eq!(error.is_credentials(), status == 403);
     }
@@ -201,7 +244,10 @@ async fn the_next_node_is_asked_where_one_is_silent() {
     let one = both.through(&["gone"]);
     let error = one.info().await.unwrap_err();
     assert!(error.is_silence(), "{error}");
-    assert!(error.to_string().contains("gone (http://127.0.0.1:"), "{error}");
+    assert!(
+        error.to_string().contains("gone (http://127.0.0.1:"),
+        "{error}"
+    );
     // A name that nobody has narrows nothing.
     assert!(both.through(&["nobody"]).info().await.is_ok());
     // Without any node there is no answer either.

@@ -92,7 +92,9 @@ pub(super) fn parts(report: &Report) -> Vec<Page> {
         let mut part = page(act);
         // No two drawings on one page may have the same names.
         let own = format!("act-{number}-time-line-");
-        part.time_line = part.time_line.map(|drawing| drawing.replace("time-line-", &own));
+        part.time_line = part
+            .time_line
+            .map(|drawing| drawing.replace("time-line-", &own));
         part.gates.clear();
         part
     });
