@@ -3,6 +3,7 @@
 
 pub mod promise;
 pub mod skew;
+pub mod lab;
 pub mod cluster;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use veza_probe::story::Story;
 use veza_probe::way::Way;
 
 use crate::cli::Args;
+use crate::cli::course::Act;
 use crate::targets::admin::ClusterInfo;
 use crate::targets::http::{Health, LIMIT};
 use crate::targets::store::Failure;
@@ -58,7 +60,15 @@ pub async fn measure(
     targets: &Targets,
     story: &Story,
 ) -> Result<Baseline, Untouched> {
-    let _ = site;
+    let destroys = match args.course.act {
+        Act::WipeDrive => Some("--step wipe-drive"),
+        Act::Bitrot => Some("--step bitrot"),
+        Act::Lose | Act::Degraded | Act::Proof => None,
+    };
+    if let Some(what) = destroys {
+        let project = (args.drill.project.as_str(), &site.project_config);
+        lab::lab_only(what, project, |name| std::env::var_os(name))?;
+    }
     let lives = all_live(args, clock, targets).await?;
     permitted(args, targets).await?;
     let skews = skews(clock, targets, &lives).await?;

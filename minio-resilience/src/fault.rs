@@ -20,12 +20,14 @@ use crate::targets::{Node, Targets};
 const AWAY: Duration = Duration::from_secs(60);
 
 /// The server's unit in an instance.
-const UNIT: &str = "minio.service";
+pub const UNIT: &str = "minio.service";
 
 /// What is done to the nodes of an act.
 pub fn kind(args: &Args) -> Kind {
     match args.course.act {
         Act::Lose => args.fault.clone(),
+        // Nothing broken is nothing to heal, which the verdict tells.
+        Act::Degraded | Act::Proof if !args.fault.breaks() => Kind::None,
         Act::Degraded | Act::Proof => Kind::Stop,
         Act::WipeDrive => Unit::new(UNIT).map_or(Kind::Stop, Kind::Hold),
         Act::Bitrot => Kind::None,

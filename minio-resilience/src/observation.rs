@@ -22,9 +22,11 @@ use veza_probe::undo::Chore;
 use crate::baseline::denied;
 use crate::cli::Args;
 use crate::cli::course::{Act, Carried, Object};
+use crate::fault::UNIT;
 use crate::targets::store::LIMIT;
 use crate::targets::{self, Targets, refused};
 use cluster::{Follower, Record};
+use healing::acts::{self, Played};
 use objects::{Read, Reading};
 use readers::{IN_FLIGHT, READ_LIMIT, Reader};
 use refusals::Tried;
@@ -68,6 +70,8 @@ pub struct Beside {
     pub unread_after: Option<Vec<Reading>>,
     /// How many readings there were after the return.
     pub read_after: usize,
+    /// What was seen of healing.
+    pub healing: Played,
     /// What stood in the way of looking.
     pub troubles: Vec<String>,
 }
@@ -152,10 +156,30 @@ pub fn next(args: &Args, so_far: &SoFar<'_, Args>) -> Option<Args> {
         Act::Degraded | Act::WipeDrive => lost().collect(),
         Act::Lose | Act::Bitrot | Act::Proof => Vec::new(),
     };
+    let healing = &observation.seen.healing;
+    // Nothing more is broken while something lacks a shard, and where nothing was healed there is nothing to prove.
+    let proves =
+        |record: &healing::Record| record.is_whole() && record.lacking_at_first() != Some(0);
+    if healing
+        .record
+        .as_ref()
+        .is_some_and(|record| !proves(record))
+    {
+        return None;
+    }
+    let before = args.course.carried.clone().unwrap_or_default();
     let carried = Carried {
         objects: observation.objects.clone(),
         absent,
-        ..Carried::default()
+        old: before
+            .old
+            .into_iter()
+            .chain(healing.old.iter().cloned())
+            .collect(),
+        versions: match healing.versions.is_empty() {
+            true => before.versions,
+            false => healing.versions.clone(),
+        },
     };
     let course = args.course.next(carried)?;
     let mut next = args.clone();
@@ -192,6 +216,17 @@ pub async fn start(
         // Whoever asked for the end is told by the drill; what was written is on record as a chore.
         _ = stop.wait() => Vec::new(),
     };
+    if matches!(
+        args.course.act,
+        Act::Degraded | Act::WipeDrive | Act::Bitrot
+    ) && stop.requested().is_none()
+    {
+        let everywhere = args.course.act == Act::WipeDrive;
+        let whole = acts::whole_before(&stage, everywhere, &objects).await;
+        whole.map_err(|words| {
+            refused("not-whole", words, "mc admin heal ALIAS, then run it again")
+        })?;
+    }
     let shape = shape(args, stage.living().len()).map_err(drill::usage::<Args>)?;
     let readable = Arc::new(stage::readable(&objects, &stage.prefix));
     let reader = |(name, store): objects::Through| {
@@ -339,6 +374,9 @@ impl Watch {
             // Where nothing is promised, nothing is waited for, either: but what is served must be right.
             self.read_away(if promise.reads { LIMIT } else { READ_LIMIT })
                 .await;
+            if self.stage.args.course.act == Act::Proof {
+                self.look_at_versions().await;
+            }
             if !promise.writes && !self.stage.args.s3_only {
                 self.try_writes().await;
             }
@@ -346,6 +384,65 @@ impl Watch {
         tokio::select! {
             () = rest => {}
             _ = stopped.wait() => {}
+        }
+    }
+
+    /// What is done while one node is away: everything can be read and written, and is; or its drive is emptied.
+    async fn while_degraded(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
+        self.client.until_service_back(fault, limit, stop).await;
+        if stop.requested().is_some() {
+            return;
+        }
+        let mut stopped = stop.clone();
+        let rest = async {
+            let (stage, played) = (&self.stage, &mut self.seen.healing);
+            match stage.args.course.act {
+                Act::WipeDrive => acts::empty_drive(stage, UNIT, &self.objects, played).await,
+                _ => self.objects = acts::write_away(stage, &self.objects, played).await,
+            }
+            self.read_away(LIMIT).await;
+            if !fault.plan.kind.breaks() {
+                // Nobody comes back, so nobody is waited for.
+                acts::heal(
+                    &self.stage,
+                    fault.called.plus(limit),
+                    &mut self.seen.healing,
+                )
+                .await;
+            }
+        };
+        tokio::select! {
+            () = rest => {}
+            _ = stopped.wait() => {}
+        }
+    }
+
+    /// Bytes are flipped, found and mended.
+    async fn while_rotten(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
+        self.client.until_service_back(fault, limit, stop).await;
+        if stop.requested().is_some() {
+            return;
+        }
+        let mut stopped = stop.clone();
+        let deadline = fault.called.plus(limit);
+        let flipped = (self.stage.args.bitrot, self.objects.as_slice());
+        tokio::select! {
+            () = acts::flip(&self.stage, flipped, deadline, &mut self.seen.healing) => {}
+            _ = stopped.wait() => {}
+        }
+    }
+
+    /// In the proof: every version is there, and none that must not be.
+    async fn look_at_versions(&mut self) {
+        let Some(carried) = &self.stage.args.course.carried else {
+            return;
+        };
+        match acts::look_at_versions(&self.stage, &carried.versions, &carried.old).await {
+            Ok(kept) => {
+                self.client.note(kept.told());
+                self.seen.healing.kept = Some(kept);
+            }
+            Err(words) => self.seen.healing.troubles.push(words),
         }
     }
 
@@ -392,13 +489,20 @@ impl drill::Watch<Args> for Watch {
     async fn until_service_back(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
         match self.stage.args.course.act {
             Act::Lose | Act::Proof => self.while_lost(fault, limit, stop).await,
-            // Their own acts are played by `healing`.
-            Act::Degraded | Act::WipeDrive | Act::Bitrot => {}
+            Act::Degraded | Act::WipeDrive => self.while_degraded(fault, limit, stop).await,
+            Act::Bitrot => self.while_rotten(fault, limit, stop).await,
         }
     }
 
     /// Everyone who is asked says when the cluster is whole again; then everything is read.
     async fn until_redundant(&mut self, since: At, limit: Duration, stop: &mut Stop) {
+        if matches!(self.stage.args.course.act, Act::Degraded | Act::WipeDrive) {
+            let mut stopped = stop.clone();
+            tokio::select! {
+                () = acts::heal(&self.stage, since.plus(limit), &mut self.seen.healing) => {}
+                _ = stopped.wait() => {}
+            }
+        }
         let follower = &self.follower;
         let is_whole = || {
             follower.inspect(|record| {

@@ -1,5 +1,7 @@
 //! Puts the report of an act together. Everything in it was measured elsewhere.
 
+mod healing;
+
 use veza_probe::clock::At;
 use veza_probe::drill::SoFar;
 use veza_probe::outage::{self, Between, Phase};
@@ -32,6 +34,7 @@ pub fn tell(args: &Args, run: &SoFar<'_, Args>, report: &mut Report) {
 fn observed(report: &mut Report, args: &Args, observation: &Observation, promise: Promise) {
     let outages = outage::outages(observation.client.steady());
     report.client_outage = outage::client_outage(&outages, args.drill.settle);
+    let healed_at = report.undo.first().map(|step| step.began);
     if let Some(fault) = &report.fault {
         let (zero, healed) = (fault.called, report.undo.first().map(|step| step.began));
         let reads = outage::service_phase("reads back", "readers", &outages, zero);
@@ -56,6 +59,8 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
             .push(nodes(&observation.record, "Nodes at the end", None));
     }
     report.tables.extend(writes(&observation.seen.tried));
+    let zero = healed_at.unwrap_or(At(0));
+    healing::tell(&observation.seen.healing, zero, report);
     report.outages = outages;
     let own = observation
         .client

@@ -1,5 +1,7 @@
 //! Judges what was seen. Pure: no Incus, no clock, no I/O; every gate is tested at, below and above its limit.
 
+mod healing;
+
 use veza_probe::clock::{At, micros};
 use veza_probe::drill::SoFar;
 use veza_probe::outage::{self, Interval};
@@ -9,6 +11,7 @@ use crate::baseline::promise::Promise;
 use crate::cli::Args;
 use crate::observation::cluster::{Look, Record};
 use crate::observation::{Observation, refusals::REFUSAL_LIMIT, refusals::Tried};
+use healing::Healing;
 
 /// The promises of an act.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +61,8 @@ pub struct Seen {
     pub service_s: Option<Measured>,
     /// From the heal until the cluster is whole, in seconds.
     pub redundancy_s: Option<Measured>,
+    /// What was seen of healing.
+    pub healing: Healing,
 }
 
 /// What an act was promised by its arguments.
@@ -83,6 +88,7 @@ pub fn seen(args: &Args, so_far: &SoFar<'_, Args>) -> Seen {
     };
     seen.read(args, observation, fault.called);
     seen.wrote(observation);
+    seen.healing = Healing::of(args.course.act, &observation.seen.healing);
     if let Some(evidence) = &fault.evidence
         && !args.s3_only
     {
@@ -172,8 +178,11 @@ const RUNBOOK: &str = "see docs/runbooks/minio-resilience.md";
 
 /// The gates of an act.
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
+    let healing = seen.healing.gates(promises.redundancy_s);
     if seen.experiment.control_run {
-        return vec![seen.experiment.no_outage()];
+        return std::iter::once(seen.experiment.no_outage())
+            .chain(healing)
+            .collect();
     }
     let none = |id: &str, title: &str, unit: &str, count: Option<u64>| {
         let count = count.map(|count| Measured::exact(count as f64));
@@ -272,6 +281,7 @@ pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     ));
     let title = "objects that could not be read through every node after the return";
     gates.push(none("unread-after", title, "readings", seen.unread_after));
+    gates.extend(healing);
     gates
 }
 
@@ -293,11 +303,17 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
         return inconclusive("changed-by-others", reason);
     }
     let experiment = &seen.experiment;
-    if experiment.control_run {
-        return experiment.judge(gates, String::new, RUNBOOK);
-    }
     if let Some(blind) = &experiment.blind {
         return inconclusive("observer-blind", blind.clone());
+    }
+    if let Some((reason_id, reason)) = seen.healing.says_nothing() {
+        return inconclusive(reason_id, reason);
+    }
+    if experiment.control_run {
+        return match seen.healing.how.as_str() {
+            "" => experiment.judge(gates, String::new, RUNBOOK),
+            how => of_gates(gates, || how.to_owned(), RUNBOOK),
+        };
     }
     if !experiment.evidence {
         let (target, trouble) = (&experiment.target, experiment.trouble.as_deref());
@@ -331,7 +347,11 @@ fn held(seen: &Seen) -> String {
         }
         (false, _) => "nothing was served, and nothing was corrupted".to_owned(),
     };
-    format!("{target} lost: {meanwhile}; whole again {back} after the heal")
+    let healing = match seen.healing.how.as_str() {
+        "" => String::new(),
+        how => format!("; {how}"),
+    };
+    format!("{target} lost: {meanwhile}{healing}; whole again {back} after the heal")
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ struct Scope<'a> {
 }
 
 impl Admin {
-    /// What each drive has of every version of every object below a prefix; `deep` reads the bytes of every part,
+    /// What each drive has of every version of every object below a prefix, or of all buckets where none is named; `deep` reads the bytes of every part,
     /// too. MinIO calls it a dry run: nothing is healed, but versions that too few drives have to be read ever again
     /// may be taken away (deleteIfDangling).
     ///
@@ -229,7 +229,10 @@ impl Admin {
         let scan = if deep { 2 } else { 1 };
         let options = json!({ "recursive": true, "dryRun": dry_run, "scanMode": scan });
         let scope = Scope {
-            path: format!("/heal/{}/{}", encoded(bucket), encoded(prefix)),
+            path: match bucket {
+                "" => "/heal/".to_owned(),
+                bucket => format!("/heal/{}/{}", encoded(bucket), encoded(prefix)),
+            },
             asked: format!(
                 "{} of {bucket}/{prefix}",
                 if dry_run { "dry run of a heal" } else { "heal" }
