@@ -106,11 +106,11 @@ impl Check for Args {
     }
 
     fn chores(&self, found: &Found<Args>, run: &str) -> Vec<Chore> {
-        observation::chores(self, &found.targets, run)
+        observation::chores::chores(self, &found.targets, run)
     }
 
     async fn chore(&self, chore: &Chore) -> Result<String, String> {
-        observation::chore(self, chore).await
+        observation::chores::chore(self, chore).await
     }
 
     async fn start(

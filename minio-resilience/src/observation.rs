@@ -5,26 +5,25 @@ pub mod stage;
 pub mod readers;
 pub mod cluster;
 pub mod refusals;
+pub mod chores;
 pub mod healing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use veza_probe::clock::{self, At, Clock, Stop};
 use veza_probe::drill::{self, Client, ClientSaw, Found, SoFar};
 use veza_probe::fault::Fault;
 use veza_probe::prober::{Prober, Shape};
 use veza_probe::report::Untouched;
 use veza_probe::story::Story;
-use veza_probe::undo::Chore;
 
 use crate::baseline::denied;
 use crate::cli::Args;
 use crate::cli::course::{Act, Carried, Object};
 use crate::fault::UNIT;
+use crate::targets::refused;
 use crate::targets::store::LIMIT;
-use crate::targets::{self, Targets, refused};
 use cluster::{Follower, Record};
 use healing::acts::{self, Played};
 use objects::{Read, Reading};
@@ -32,11 +31,11 @@ use readers::{IN_FLIGHT, READ_LIMIT, Reader};
 use refusals::Tried;
 use stage::{Log, Stage, Written};
 
-/// The name of this check's only chore.
-const CHORE: &str = "remove the drill's objects";
-
 /// Connections are made for this long before the first probe is due.
 const CONNECT_FIRST: Duration = Duration::from_millis(300);
+
+/// How many objects are tried to be read where no read is promised: each may wait for its whole limit.
+const TRIED_WITHOUT: usize = 20;
 
 /// How often a reading that came to nothing is tried again, as an application would: busy is not lost.
 const TRIES: usize = 2;
@@ -80,6 +79,8 @@ pub struct Beside {
     pub healing: Played,
     /// What stood in the way of looking.
     pub troubles: Vec<String>,
+    /// Why the act was not played to its end.
+    pub cut: Option<String>,
 }
 
 /// Everything that was seen.
@@ -96,67 +97,12 @@ pub struct Observation {
     pub objects: Vec<Object>,
 }
 
-/// What a chore is about: where to clean up.
-#[derive(Debug, Serialize, Deserialize)]
-struct About {
-    bucket: String,
-    prefix: String,
-    /// Keys, below the prefix, that are uploaded in parts.
-    uploads: Vec<String>,
-    /// Hosts as the endpoints name them, with their addresses.
-    nodes: Vec<(String, std::net::SocketAddr)>,
-}
-
-/// The chores of the run of this name.
-pub fn chores(args: &Args, targets: &Targets, run: &str) -> Vec<Chore> {
-    let nodes = targets
-        .nodes
-        .iter()
-        .map(|node| (node.endpoint.host.clone(), node.address));
-    let about = About {
-        bucket: args.bucket.clone(),
-        prefix: args.prefix(run),
-        uploads: objects::uploads(args.objects),
-        nodes: nodes.collect(),
-    };
-    let about = serde_json::to_value(about).unwrap_or_default();
-    vec![Chore {
-        name: CHORE.to_owned(),
-        about,
-    }]
-}
-
-/// Does a chore: removes everything below the prefix, through the first node that can.
-///
-/// # Errors
-/// What stood in the way.
-pub async fn chore(args: &Args, chore: &Chore) -> Result<String, String> {
-    let about: About =
-        serde_json::from_value(chore.about.clone()).map_err(|error| error.to_string())?;
-    let stores = targets::stores(args, &about.nodes, &about.bucket)?;
-    let mut trouble = "no endpoint leads to a node of that run".to_owned();
-    let uploads: Vec<String> = about
-        .uploads
-        .iter()
-        .map(|name| format!("{}{name}", about.prefix))
-        .collect();
-    for store in stores {
-        match store.clear(&about.prefix, &uploads).await {
-            Ok(count) => {
-                let (bucket, prefix) = (&about.bucket, &about.prefix);
-                return Ok(format!(
-                    "{count} versions below {prefix} in {bucket} were removed"
-                ));
-            }
-            Err(failure) => trouble = failure.to_string(),
-        }
-    }
-    Err(trouble)
-}
-
 /// The next act, with what this one hands on.
 pub fn next(args: &Args, so_far: &SoFar<'_, Args>) -> Option<Args> {
     let observation = so_far.observation?;
+    if observation.seen.cut.is_some() {
+        return None;
+    }
     let lost = || so_far.found.targets.lost().map(|node| node.name.clone());
     let absent = match args.course.act {
         Act::Degraded | Act::WipeDrive => lost().collect(),
@@ -320,12 +266,17 @@ impl Watch {
 
     /// Everything is read through the nodes that stay up, and hashed.
     async fn read_away(&mut self, limit: Duration) {
-        let objects = &self.objects.clone();
+        let few = if self.promise().reads {
+            usize::MAX
+        } else {
+            TRIED_WITHOUT
+        };
+        let objects: Vec<Object> = self.objects.iter().take(few).cloned().collect();
         self.stage
             .story
             .doing("reading every object without the nodes that are away");
         let through = self.stage.through_living();
-        let readings = objects::read_all(&through, objects, limit).await;
+        let readings = objects::read_all(&through, &objects, limit).await;
         self.seen.read_away = readings.len();
         let mut unread = self.stage.log.take(readings);
         if self.promise().reads {
@@ -382,6 +333,15 @@ impl Watch {
             "{refused} of {count} writes were refused, the slowest after {slowest:.2} s{words}"
         ));
         self.seen.tried = tried;
+    }
+
+    /// The act itself, while the fault lasts.
+    async fn play(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
+        match self.stage.args.course.act {
+            Act::Lose | Act::Proof => self.while_lost(fault, limit, stop).await,
+            Act::Degraded | Act::WipeDrive => self.while_degraded(fault, limit, stop).await,
+            Act::Bitrot => self.while_rotten(fault, limit, stop).await,
+        }
     }
 
     /// What is watched while several nodes are away.
@@ -520,10 +480,19 @@ impl drill::Watch<Args> for Watch {
     }
 
     async fn until_service_back(&mut self, fault: &Fault, limit: Duration, stop: &mut Stop) {
-        match self.stage.args.course.act {
-            Act::Lose | Act::Proof => self.while_lost(fault, limit, stop).await,
-            Act::Degraded | Act::WipeDrive => self.while_degraded(fault, limit, stop).await,
-            Act::Bitrot => self.while_rotten(fault, limit, stop).await,
+        let (clock, deadline) = (self.stage.clock, fault.called.plus(limit));
+        // The watchdog ends a check that lets nodes be away for longer.
+        let cut = tokio::select! {
+            () = self.play(fault, limit, stop) => false,
+            () = clock.sleep_until(deadline) => true,
+        };
+        if cut {
+            let told = format!(
+                "after {:.0} s nodes must come back, whatever was not done yet (--max-fault)",
+                limit.as_secs_f64()
+            );
+            self.client.note(told.clone());
+            self.seen.cut = Some(told);
         }
     }
 

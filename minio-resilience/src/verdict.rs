@@ -37,6 +37,8 @@ pub struct Seen {
     pub read_outage_s: Option<Measured>,
     /// Reads that failed after service was back.
     pub failed_reads: Option<u64>,
+    /// Why the act was not played to its end.
+    pub cut: Option<String>,
     /// Objects whose bytes are not those that were written.
     pub wrong: Vec<String>,
     /// Objects that somebody else wrote.
@@ -111,6 +113,7 @@ impl Seen {
         };
         self.wrong = names(&observation.written.wrong);
         self.changed = names(&observation.written.changed);
+        self.cut.clone_from(&observation.seen.cut);
         let count = |list: &Option<Vec<_>>| list.as_ref().map(|list: &Vec<_>| list.len() as u64);
         self.unread = count(&observation.seen.unread);
         self.unread_after = count(&observation.seen.unread_after);
@@ -293,6 +296,10 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     let inconclusive = |reason_id: &str, reason: String| {
         Judgement::new(Verdict::Inconclusive, reason_id, reason, RUNBOOK)
     };
+    // What was written when it was cut short is not known, so it can't be told from what is wrong, either.
+    if let Some(words) = &seen.cut {
+        return inconclusive("cut-short", words.clone());
+    }
     // Wrong bytes are wrong whatever else happened; nobody needs evidence of a fault for that.
     if let Some(first) = seen.wrong.first() {
         let count = seen.wrong.len();
@@ -543,6 +550,10 @@ mod tests {
         assert_eq!(
             with(|s| s.experiment.blind = Some("late".into())),
             (Verdict::Inconclusive, "observer-blind".into())
+        );
+        assert_eq!(
+            with(|s| s.cut = Some("late".into())),
+            (Verdict::Inconclusive, "cut-short".into())
         );
         assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
         assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
