@@ -58,8 +58,6 @@ pub struct Rotten {
 /// The proof's versions, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
-    /// How many there must be.
-    pub expected: usize,
     /// Not listed.
     pub lost: usize,
     /// Listed, and must not be.
@@ -226,7 +224,6 @@ impl Healing {
 
 fn counted(kept: &Kept) -> Counted {
     Counted {
-        expected: kept.expected,
         lost: kept.lost.len(),
         back: kept.back.len(),
         wrong: kept.wrong.len() + kept.unread.len(),

@@ -92,9 +92,8 @@ impl Healer {
 
     /// Waits until every node and drive is there, were it an empty one.
     async fn drives(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
-        let mut last = String::new();
         loop {
-            match self.admin.info().await {
+            let last = match self.admin.info().await {
                 Ok(info) => {
                     let missing = missing(&self.before, &info);
                     if missing.is_empty() {
@@ -103,10 +102,10 @@ impl Healer {
                         record.replaced.iter().cloned().for_each(say);
                         return;
                     }
-                    last = missing.join("; ");
+                    missing.join("; ")
                 }
-                Err(error) => last = error.to_string(),
-            }
+                Err(error) => error.to_string(),
+            };
             if self.clock.at() >= deadline {
                 return trouble(record, format!("not every drive came back: {last}"));
             }
