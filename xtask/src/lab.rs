@@ -5,6 +5,8 @@
 
 mod tale;
 mod topology;
+mod program;
+mod token;
 mod role;
 mod programs;
 mod verifier;
@@ -14,6 +16,7 @@ mod packages;
 mod host;
 mod objects;
 mod image;
+mod golang;
 mod plan;
 mod site;
 mod files;
@@ -37,7 +40,8 @@ use image::Image;
 use keep::{Credentials, Keep};
 use packages::Missing;
 use plan::Wanted;
-use role::{PLACEHOLDER, ProgramSpec, Role, Tls};
+use program::{GoProgramSpec, ProgramSpec};
+use role::{PLACEHOLDER, Role, Tls};
 use site::Site;
 pub use status::Health;
 use tale::Tale;
@@ -376,11 +380,16 @@ async fn up(
 
 /// Builds the programs that roles ask for, all at once, and adds them to their instances' files.
 async fn add_programs(wanted: &mut [Vec<Wanted<'_>>], tale: &Tale) -> anyhow::Result<()> {
-    let roles = wanted.iter().flatten().map(|wanted| wanted.role);
-    let binaries: BTreeSet<&str> = roles
+    let roles = || wanted.iter().flatten().map(|wanted| wanted.role);
+    let binaries: BTreeSet<&str> = roles()
         .flat_map(|role| role.programs.iter().map(ProgramSpec::binary))
         .collect();
-    let built = programs::build(&binaries, tale).await?;
+    let mut built = programs::build(&binaries, tale).await?;
+    let from_source: BTreeSet<&GoProgramSpec> = roles().flat_map(|r| &r.go_programs).collect();
+    for spec in from_source {
+        let program = golang::ensure(spec, tale).await?;
+        built.insert(spec.name().to_owned(), program);
+    }
     for wanted in wanted.iter_mut().flatten() {
         wanted.files.extend(wanted.role.program_files(&built)?);
     }

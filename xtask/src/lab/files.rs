@@ -10,9 +10,11 @@ use veza_probe::instance::InstanceName;
 
 use super::role::Rendered;
 
-/// One call. Seen with Incus 6.0: once in a while one gets no answer, and the same call made again is
-/// answered at once.
+/// One call, without the time that its bytes take. Seen with Incus 6.0: once in a while one gets no answer,
+/// and the same call made again is answered at once.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
+/// What is written at least in a second, with everything else that goes on.
+const BYTES_PER_SECOND: usize = 2 << 20;
 
 /// Writes files to an instance, running or not.
 ///
@@ -36,7 +38,7 @@ pub async fn write(incus: &Incus, name: &InstanceName, files: &[&Rendered]) -> a
             // What runs goes on with the old one; it could not be written to.
             remove(incus, name, &file.path).await?;
         }
-        let bytes = FileKind::File(file.content.clone());
+        let bytes = FileKind::File(file.content.to_vec());
         write_one(incus, name, &file.path, &bytes, (user, group, file.mode)).await?;
     }
     Ok(())
@@ -49,7 +51,13 @@ async fn write_one(
     kind: &FileKind,
     how: (u32, u32, u32),
 ) -> anyhow::Result<()> {
-    insist(|| incus.write_file(name, path, kind.clone(), how)).await
+    let bytes = match kind {
+        FileKind::File(bytes) => bytes.len(),
+        FileKind::Folder => 0,
+    };
+    let more = Duration::from_secs((bytes / BYTES_PER_SECOND) as u64);
+    let limit = CALL_LIMIT.saturating_add(more);
+    insist(limit, || incus.write_file(name, path, kind.clone(), how)).await
 }
 
 /// Removes a file; one that is gone already is fine.
@@ -67,10 +75,11 @@ pub async fn remove(incus: &Incus, name: &InstanceName, file: &str) -> anyhow::R
 
 /// Makes a call that can be repeated, up to three times.
 async fn insist<T, F: Future<Output = Result<T, Error>>>(
+    limit: Duration,
     call: impl Fn() -> F,
 ) -> anyhow::Result<T> {
     for _ in 0..2 {
-        if let Ok(done) = clock::within(CALL_LIMIT, call()).await {
+        if let Ok(done) = clock::within(limit, call()).await {
             return Ok(done?);
         }
     }
@@ -98,7 +107,7 @@ async fn ids(
     name: &InstanceName,
     path: &str,
 ) -> anyhow::Result<BTreeMap<String, u32>> {
-    let bytes = insist(|| incus.read_file(name, path)).await?;
+    let bytes = insist(CALL_LIMIT, || incus.read_file(name, path)).await?;
     Ok(parse_ids(&String::from_utf8_lossy(&bytes)))
 }
 
@@ -136,7 +145,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_an_answer_and_not_asked_again() {
         let calls = std::cell::Cell::new(0);
-        let failing = insist(|| {
+        let failing = insist(CALL_LIMIT, || {
             calls.set(calls.get() + 1);
             let words = "no".to_owned();
             let asked = "x".to_owned();

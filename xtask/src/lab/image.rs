@@ -27,7 +27,8 @@ const INCLUDE: &str = "systemd,systemd-sysv,dbus,udev,iproute2,ca-certificates,c
 const RECIPE: &str = "1";
 /// Names the mirror where the host gets no Debian from anywhere.
 const MIRROR_VARIABLE: &str = "VEZA_DEBIAN_MIRROR";
-const BUILD_LIMIT: Duration = Duration::from_secs(900);
+/// The longest that one step may take.
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 const SHORT: Duration = Duration::from_secs(120);
 
 /// The folder of all caches: `$XDG_CACHE_HOME/veza`, else `~/.cache/veza`.
@@ -142,20 +143,7 @@ impl Image {
     async fn build(&self, cache: &Path, folder: &Path, tale: &Tale) -> anyhow::Result<()> {
         std::fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
         let work = Work::new(cache, &self.hash())?;
-        let mirror = mirror()?;
-        let base = cache.join(format!("base-{}.squashfs", Image::base_hash()));
-        if base.exists() {
-            let unpack = unpack(&base, &work);
-            tale.during(
-                "base image: unpacking the bare Debian from the cache",
-                unpack,
-            )
-            .await?;
-        } else {
-            let what = format!("base image: debootstrap {SUITE} from {mirror}");
-            tale.during(&what, debootstrap(&mirror, &work, &base))
-                .await?;
-        }
+        bare(cache, &work, tale).await?;
         let what = format!("base image: installing {} packages", self.packages.len());
         tale.during(&what, self.install(&work)).await?;
         tale.during("base image: packing", self.pack(&work)).await?;
@@ -172,26 +160,9 @@ impl Image {
 
     async fn install(&self, work: &Work) -> anyhow::Result<()> {
         let root = work.root();
-        // Packages must not start servers in the folder.
-        let policy = root.join("usr/sbin/policy-rc.d");
-        std::fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
-        std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(0o755))?;
-        let resolv = root.join("etc/resolv.conf");
-        std::fs::copy("/etc/resolv.conf", &resolv).context("copying /etc/resolv.conf")?;
         let before = enabled_units(&root)?;
-        if !self.packages.is_empty() {
-            let args = [
-                "apt-get",
-                "-q",
-                "install",
-                "--yes",
-                "--no-install-recommends",
-            ];
-            let packages = self.packages.iter().map(String::as_str);
-            chroot(work, args.into_iter().chain(packages)).await?;
-        }
-        chroot(work, ["apt-get", "clean"]).await?;
-        std::fs::remove_file(&policy)?;
+        let packages = self.packages.iter().map(String::as_str);
+        install(work, packages).await?;
         // What a package enabled is a role's to enable.
         for link in enabled_units(&root)?.difference(&before) {
             std::fs::remove_file(link).with_context(|| format!("removing {}", link.display()))?;
@@ -274,11 +245,60 @@ impl Image {
     }
 }
 
-/// A folder in which an image is being made; what an unclean end left there is removed first.
-struct Work(PathBuf);
+/// Unpacks the bare Debian into the folder: from the cache, else from the mirror.
+///
+/// # Errors
+/// With the end of the log of the step that failed.
+pub async fn bare(cache: &Path, work: &Work, tale: &Tale) -> anyhow::Result<()> {
+    let mirror = mirror()?;
+    let base = cache.join(format!("base-{}.squashfs", Image::base_hash()));
+    if base.exists() {
+        let what = "base image: unpacking the bare Debian from the cache";
+        return tale.during(what, unpack(&base, work)).await;
+    }
+    let what = format!("base image: debootstrap {SUITE} from {mirror}");
+    tale.during(&what, debootstrap(&mirror, work, &base)).await
+}
+
+/// Installs packages in the folder, of which none starts anything there.
+///
+/// # Errors
+/// With the end of apt's output.
+pub async fn install<'a>(
+    work: &Work,
+    packages: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<()> {
+    let root = work.root();
+    let policy = root.join("usr/sbin/policy-rc.d");
+    std::fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+    std::fs::set_permissions(&policy, std::fs::Permissions::from_mode(0o755))?;
+    let resolv = root.join("etc/resolv.conf");
+    std::fs::copy("/etc/resolv.conf", &resolv).context("copying /etc/resolv.conf")?;
+    let mut packages = packages.peekable();
+    if packages.peek().is_some() {
+        let args = [
+            "apt-get",
+            "-q",
+            "install",
+            "--yes",
+            "--no-install-recommends",
+        ];
+        chroot(work, args.into_iter().chain(packages)).await?;
+    }
+    chroot(work, ["apt-get", "clean"]).await?;
+    std::fs::remove_file(&policy)?;
+    Ok(())
+}
+
+/// A folder in which something is being made; what an unclean end left there is removed first.
+pub struct Work(PathBuf);
 
 impl Work {
-    fn new(cache: &Path, hash: &str) -> anyhow::Result<Work> {
+    /// The folder for what will have this name in the cache.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new(cache: &Path, hash: &str) -> anyhow::Result<Work> {
         let work = Work(cache.join(format!("{hash}.building")));
         if work.0.exists() {
             std::fs::remove_dir_all(&work.0)
@@ -288,12 +308,21 @@ impl Work {
         Ok(work)
     }
 
-    fn root(&self) -> PathBuf {
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The Debian in it.
+    pub fn root(&self) -> PathBuf {
         self.0.join("rootfs")
     }
 
     /// Runs a step with its output in a file; when it fails, the end of that output tells why.
-    async fn logged(&self, command: Command) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// With that end.
+    pub async fn logged(&self, command: Command) -> anyhow::Result<()> {
         let path = self.0.join("log");
         let log = File::create(&path).with_context(|| format!("making {}", path.display()))?;
         let line = command.line();
@@ -383,13 +412,24 @@ async fn chroot<A: AsRef<OsStr>>(
     work: &Work,
     argv: impl IntoIterator<Item = A>,
 ) -> anyhow::Result<()> {
+    work.logged(in_chroot(work, argv).await?).await
+}
+
+/// A command in the folder's Debian.
+///
+/// # Errors
+/// When this host has no `chroot`.
+pub async fn in_chroot<A: AsRef<OsStr>>(
+    work: &Work,
+    argv: impl IntoIterator<Item = A>,
+) -> anyhow::Result<Command> {
     let command = Command::new(packages::tool("chroot")?)
         .arg(work.root())
         .args(argv)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C.UTF-8")
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    work.logged(with_proxy(command).await?).await
+    with_proxy(command).await
 }
 
 /// The links by which systemd starts units.

@@ -300,6 +300,8 @@ fn config_changes(found: &Found, wanted: &Wanted) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::topology::tests::small;
     use super::*;
 
@@ -314,7 +316,8 @@ mod tests {
             group: "root".to_owned(),
             mode: 0o644,
             change,
-            content: text.as_bytes().to_vec(),
+            content: Arc::new(text.as_bytes().to_vec()),
+            sum: None,
         }
     }
 
@@ -370,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_changed_file_means_what_its_role_says() {
-        let changed = |index: usize| planned(|w| w.files[index].content.push(b'!'), |_| {});
+        let changed = |index: usize| planned(|w| Arc::make_mut(&mut w.files[index].content).push(b'!'), |_| {});
         assert_eq!(kept(changed(0)), Changes::default());
         let reload = kept(changed(1));
         assert_eq!(

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::program::Built;
 use super::tale::Tale;
 use crate::cargo;
 
@@ -24,7 +26,7 @@ const IMAGE_GLIBC: (u32, u32) = (2, 41);
 pub async fn build(
     binaries: &BTreeSet<&str>,
     tale: &Tale,
-) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+) -> anyhow::Result<BTreeMap<String, Built>> {
     if binaries.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -45,7 +47,11 @@ pub async fn build(
         let bytes = std::fs::read(&program.path)
             .with_context(|| format!("reading {}", program.path.display()))?;
         fits(&program.path, &bytes)?;
-        all.insert((*binary).to_owned(), bytes);
+        let built = Built {
+            bytes: Arc::new(bytes),
+            sum: None,
+        };
+        all.insert((*binary).to_owned(), built);
     }
     Ok(all)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use minijinja::syntax::SyntaxConfig;
@@ -11,6 +12,8 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::program::{Built, GoProgramSpec, ProgramSpec};
+use super::token;
 use super::topology::{InstanceSpec, LAB_ENVIRONMENT, LabSpec, Topology};
 
 /// What a secret is where its value must not be told. It opens nothing, and real environments refuse
@@ -47,6 +50,9 @@ pub struct Role {
     /// Programs of this workspace.
     #[serde(default, rename = "program")]
     pub programs: Vec<ProgramSpec>,
+    /// Programs that are built from their public source with Go.
+    #[serde(default, rename = "go_program")]
+    pub go_programs: Vec<GoProgramSpec>,
     /// Its systemd units, enabled and started in this order.
     #[serde(default, rename = "unit")]
     pub units: Vec<Unit>,
@@ -78,7 +84,10 @@ pub enum Change {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSpec {
-    template: String,
+    /// A file of the role's folder.
+    template: Option<String>,
+    /// Instead: a file of the topology's folder that is taken as it is, for text with braces of its own.
+    copy: Option<String>,
     path: String,
     owner: String,
     group: String,
@@ -87,21 +96,22 @@ pub struct FileSpec {
     change: Change,
 }
 
-/// A program of this workspace that an instance runs. A new one is a change that the units take over by
-/// a reload.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProgramSpec {
-    #[serde(rename = "crate")]
-    package: String,
-    binary: Option<String>,
-    path: String,
-}
-
-impl ProgramSpec {
-    /// The binary: that of the crate's own name unless another one is named.
-    pub fn binary(&self) -> &str {
-        self.binary.as_deref().unwrap_or(&self.package)
+impl FileSpec {
+    /// The file that its text comes from: its name, and its path from the role's folder.
+    fn source(&self) -> anyhow::Result<(&str, String)> {
+        match (&self.template, &self.copy) {
+            (Some(template), None) => {
+                let plain = !template.contains('/');
+                ensure!(plain, "template {template:?} is not in the folder");
+                Ok((template, template.clone()))
+            }
+            (None, Some(copy)) => {
+                let good = !copy.starts_with('/') && !copy.split('/').any(|p| p == "..");
+                ensure!(good, "{copy:?} is no path in the topology's folder");
+                Ok((copy, format!("../../{copy}")))
+            }
+            _ => bail!("{}: either `template` or `copy`", self.path),
+        }
     }
 }
 
@@ -174,14 +184,17 @@ pub struct Rendered {
     /// What a change of it means.
     pub change: Change,
     /// Its content.
-    pub content: Vec<u8>,
+    pub content: Arc<Vec<u8>>,
+    /// What stands for the content in the digest, where that is long and its SHA-256 known.
+    pub sum: Option<String>,
 }
 
 impl Rendered {
     /// A short digest of all that makes the file what it is.
     pub fn digest(&self) -> String {
         let owner = format!("{}\0{}\0{:o}\0", self.owner, self.group, self.mode);
-        short_digest([owner.as_bytes(), &self.content])
+        let content = self.sum.as_ref().map_or(&**self.content, String::as_bytes);
+        short_digest([owner.as_bytes(), content])
     }
 }
 
@@ -217,16 +230,16 @@ impl Role {
         let mut role: Role = toml::from_str(text)?;
         let mut paths = BTreeSet::new();
         let programs = role.programs.iter().map(|program| &program.path);
+        let go_programs = role.go_programs.iter().map(|program| &program.path);
+        let programs = programs.chain(go_programs);
         for path in role.files.iter().map(|file| &file.path).chain(programs) {
             let good = path.starts_with('/') && !path.split('/').any(|p| p == "..");
             ensure!(good, "{path:?} is not an absolute path of an instance");
             ensure!(paths.insert(path), "{path} twice");
         }
         for file in &role.files {
-            let plain = !file.template.contains('/');
-            ensure!(plain, "template {:?} is not in the folder", file.template);
-            role.templates
-                .insert(file.template.clone(), template(&file.template)?);
+            let (name, from) = file.source()?;
+            role.templates.insert(name.to_owned(), template(&from)?);
         }
         let commands = role.creates.iter().map(|c| &c.run);
         let mut commands = commands.chain(role.readies.iter().map(|r| &r.run));
@@ -268,7 +281,7 @@ impl Role {
             context! {}
         };
         let values = context! {
-            instance => instance_value(topology, "", spec),
+            instance => instance_value(topology, topology.group_of(spec), spec),
             vars => Value::from(Serde(self.vars(spec)?)),
             secrets => Value::from(Serde(secrets)),
             tls,
@@ -276,44 +289,53 @@ impl Role {
         };
         let templates = templates();
         let render = |file: &FileSpec| {
-            let template = self.templates.get(&file.template);
-            let template = template.map(String::as_str).unwrap_or_default();
-            let text = templates
-                .render_named_str(&file.template, template, &values)
-                .with_context(|| format!("role {} for instance {}", spec.role, spec.name))?;
+            let (name, _) = file.source()?;
+            let text = self.templates.get(name);
+            let mut text = text.cloned().unwrap_or_default();
+            if file.template.is_some() {
+                text = templates
+                    .render_named_str(name, &text, &values)
+                    .with_context(|| format!("role {} for instance {}", spec.role, spec.name))?;
+            }
             Ok(Rendered {
                 path: file.path.clone(),
                 owner: file.owner.clone(),
                 group: file.group.clone(),
                 mode: file.mode,
                 change: file.change,
-                content: text.into_bytes(),
+                content: Arc::new(text.into_bytes()),
+                sum: None,
             })
         };
         self.files.iter().map(render).collect()
     }
 
-    /// The role's programs as files; `programs` holds what was built, by binary.
+    /// The role's programs as files; `built` holds what was built, by name.
     ///
     /// # Errors
     /// When one was not built.
     pub fn program_files(
         &self,
-        programs: &BTreeMap<String, Vec<u8>>,
+        built: &BTreeMap<String, Built>,
     ) -> anyhow::Result<Vec<Rendered>> {
-        let file = |program: &ProgramSpec| {
-            let built = programs.get(program.binary());
-            let built = built.with_context(|| format!("{} was not built", program.binary()))?;
+        let own = self.programs.iter();
+        let own = own.map(|program| (program.binary(), &program.path, Change::Reload));
+        let go = self.go_programs.iter();
+        let go = go.map(|program| (program.name(), &program.path, Change::Restart));
+        let file = |(name, path, change): (&str, &String, Change)| {
+            let built = built.get(name);
+            let built = built.with_context(|| format!("{name} was not built"))?;
             Ok(Rendered {
-                path: program.path.clone(),
+                path: path.clone(),
                 owner: "root".to_owned(),
                 group: "root".to_owned(),
                 mode: 0o755,
-                change: Change::Reload,
-                content: built.clone(),
+                change,
+                content: Arc::clone(&built.bytes),
+                sum: built.sum.clone(),
             })
         };
-        self.programs.iter().map(file).collect()
+        own.chain(go).map(file).collect()
     }
 
     /// The secrets that the role declares. Others are out of its reach.
@@ -375,6 +397,7 @@ pub fn templates() -> Environment<'static> {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_auto_escape_callback(|_| AutoEscape::None);
+    templates.add_function("metrics_token", token::of);
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
         templates.set_syntax(syntax);
     }
@@ -413,7 +436,7 @@ change = "reload"
             ("other".to_owned(), "x".to_owned()),
         ]);
         let files = role(template).render(&topology, &spec, &secrets, &Tls::default())?;
-        Ok(String::from_utf8(files[0].content.clone()).unwrap())
+        Ok(String::from_utf8(files[0].content.to_vec()).unwrap())
     }
 
     #[test]
@@ -485,9 +508,13 @@ change = "reload"
     fn a_program_is_a_file_that_was_built() {
         let text = format!("{ROLE}[[program]]\ncrate = \"p\"\npath = \"/usr/local/bin/p\"\n");
         let role = Role::parse(&text, |_| Ok(String::new())).unwrap();
-        let built = BTreeMap::from([("p".to_owned(), vec![0xff])]);
+        let program = Built {
+            bytes: Arc::new(vec![0xff]),
+            sum: None,
+        };
+        let built = BTreeMap::from([("p".to_owned(), program)]);
         let files = role.program_files(&built).unwrap();
-        assert_eq!((files[0].mode, &files[0].content), (0o755, &vec![0xff]));
+        assert_eq!((files[0].mode, &**files[0].content), (0o755, &[0xff][..]));
         assert!(role.program_files(&BTreeMap::new()).is_err());
         let other = text.replace("crate = \"p\"", "crate = \"c\"\nbinary = \"p\"");
         let other = Role::parse(&other, |_| Ok(String::new())).unwrap();
@@ -504,11 +531,12 @@ change = "reload"
             group: "root".to_owned(),
             mode: 0o644,
             change: Change::Seed,
-            content: b"x".to_vec(),
+            content: Arc::new(b"x".to_vec()),
+            sum: None,
         };
         let others = [
             Rendered {
-                content: b"y".to_vec(),
+                content: Arc::new(b"y".to_vec()),
                 ..file.clone()
             },
             Rendered {

@@ -280,6 +280,13 @@ impl Topology {
             .flat_map(|g| g.instances.iter().map(|i| (g.name.as_str(), i)))
     }
 
+    /// The name of the group that an instance belongs to.
+    pub fn group_of(&self, spec: &InstanceSpec) -> &str {
+        let mut all = self.instances();
+        let found = all.find(|(_, other)| other.name == spec.name);
+        found.map(|(group, _)| group).unwrap_or_default()
+    }
+
     /// The groups of these names, in the topology's order; all of them when none is named.
     ///
     /// # Errors
