@@ -5,7 +5,7 @@ mod healing;
 use veza_probe::clock::At;
 use veza_probe::drill::SoFar;
 use veza_probe::outage::{self, Between, Phase};
-use veza_probe::report::{Event, Report, Table, probe_runs};
+use veza_probe::report::{Report, Table, probe_runs};
 
 use crate::baseline::promise::Promise;
 use crate::cli::Args;
@@ -62,14 +62,7 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
     let zero = healed_at.unwrap_or(At(0));
     healing::tell(&observation.seen.healing, zero, report);
     report.outages = outages;
-    let own = observation
-        .client
-        .events
-        .iter()
-        .chain(&observation.written.events);
-    let mut events: Vec<Event> = own.cloned().collect();
-    events.sort_by_key(|event| event.at);
-    report.events = events;
+    report.events.clone_from(&observation.client.events);
     report.probes = observation.client.probes(ACTION);
     report.probe_runs = probe_runs(&observation.client.samples);
     let seen = &observation.seen;

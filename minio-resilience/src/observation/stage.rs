@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use veza_probe::clock::{At, Clock};
+use veza_probe::clock::Clock;
 use veza_probe::incus::Incus;
-use veza_probe::report::Event;
 use veza_probe::story::Story;
 
 use super::objects::{Read, Reading, Through};
@@ -88,8 +87,6 @@ pub struct Written {
     pub changed: Vec<Reading>,
     /// How many readings there were, right or not, beside those of the probes.
     pub readings: usize,
-    /// What happened, for the time line.
-    pub events: Vec<Event>,
 }
 
 impl Log {
@@ -107,13 +104,6 @@ impl Log {
             }
         }
         failed
-    }
-
-    /// Notes what happened.
-    pub fn note(&self, at: At, what: impl Into<String>, source: &str) {
-        let (what, source) = (what.into(), source.to_owned());
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written.events.push(Event { at, what, source });
     }
 
     /// What stands in it now.

@@ -27,6 +27,9 @@ use crate::cli::Endpoint;
 /// away took 10 s.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a connection is kept without a request: less than any node is away.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
 /// How many versions one request removes at most: S3's own limit.
 const AT_ONCE: usize = 1000;
 
@@ -142,6 +145,8 @@ impl Store {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(context)
+            // A node that was taken away leaves connections that are dead without saying so.
+            .pool_idle_timeout(IDLE_LIMIT)
             .build_with_resolver(Pinned(address));
         let (access, secret) = (login.access.expose(), login.secret.expose());
         let config = Builder::new()
