@@ -334,7 +334,10 @@ mod tests {
             drives_online,
             ..look(0, true)
         };
-        let another = Look { s3_only: true, ..look(None) };
+        let another = Look {
+            s3_only: true,
+            ..look(None)
+        };
         assert!(!another.whole(), "it must have served");
         assert!(look(None).whole() && look(Some(4)).whole() && !look(Some(3)).whole());
     }

@@ -23,7 +23,9 @@ use veza_probe::clock::{Clock, within};
 
 use super::Login;
 pub use cluster::{ClusterInfo, Drive, NodeInfo};
-pub use heal::{DriveState, Healed, ObjectHealth};
+#[cfg(test)]
+pub use heal::DriveState;
+pub use heal::{Healed, ObjectHealth};
 
 /// How long a question may take that no heal is behind.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -160,11 +162,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether no node was there to answer, which a node that comes back may change.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Forgotten { .. })
-    }
-
     /// Whether the credentials are what is wrong.
     pub fn is_credentials(&self) -> bool {
         matches!(self, Error::Credentials { .. })

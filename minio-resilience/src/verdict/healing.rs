@@ -291,10 +291,7 @@ mod tests {
     fn proof() -> Healing {
         Healing {
             act: Some(Act::Proof),
-            kept: Some(Counted {
-                expected: 100,
-                ..Counted::default()
-            }),
+            kept: Some(Counted::default()),
             ..Healing::default()
         }
     }

@@ -290,7 +290,14 @@ mod tests {
 
     #[test]
     fn a_go_is_old_enough_by_number() {
-        for good in ["go1.24", "go1.24.4", "go1.26.8", "go1.100", "go2.0", "go1.25rc1"] {
+        for good in [
+            "go1.24",
+            "go1.24.4",
+            "go1.26.8",
+            "go1.100",
+            "go2.0",
+            "go1.25rc1",
+        ] {
             assert!(is_at_least(good, "1.24"), "{good}");
         }
         for bad in ["go1.23.9", "go1.9", "1.26", "devel +abc", "", "go1"] {

@@ -373,7 +373,12 @@ mod tests {
 
     #[test]
     fn a_changed_file_means_what_its_role_says() {
-        let changed = |index: usize| planned(|w| Arc::make_mut(&mut w.files[index].content).push(b'!'), |_| {});
+        let changed = |index: usize| {
+            planned(
+                |w| Arc::make_mut(&mut w.files[index].content).push(b'!'),
+                |_| {},
+            )
+        };
         assert_eq!(kept(changed(0)), Changes::default());
         let reload = kept(changed(1));
         assert_eq!(

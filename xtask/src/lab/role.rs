@@ -314,10 +314,7 @@ impl Role {
     ///
     /// # Errors
     /// When one was not built.
-    pub fn program_files(
-        &self,
-        built: &BTreeMap<String, Built>,
-    ) -> anyhow::Result<Vec<Rendered>> {
+    pub fn program_files(&self, built: &BTreeMap<String, Built>) -> anyhow::Result<Vec<Rendered>> {
         let own = self.programs.iter();
         let own = own.map(|program| (program.binary(), &program.path, Change::Reload));
         let go = self.go_programs.iter();

@@ -10,7 +10,10 @@ use serde_json::json;
 const EXPIRES: u64 = 4_102_444_800;
 
 /// The token of a user.
-#[expect(clippy::needless_pass_by_value, reason = "a function of templates gets its arguments so")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a function of templates gets its arguments so"
+)]
 pub fn of(user: String, password: String) -> String {
     let header = json!({ "alg": "HS512", "typ": "JWT" }).to_string();
     let claims = json!({ "exp": EXPIRES, "iss": "prometheus", "sub": user }).to_string();
@@ -28,7 +31,8 @@ mod tests {
     fn it_says_who_and_is_signed_with_the_password() {
         let token = of("veza-metrics".to_owned(), "secret".to_owned());
         // Worked out with openssl dgst -sha512 -hmac.
-        assert_eq!(token, 
+        assert_eq!(
+            token,
             "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9.\
              eyJleHAiOjQxMDI0NDQ4MDAsImlzcyI6InByb21ldGhldXMiLCJzdWIiOiJ2ZXphLW1ldHJpY3MifQ.\
              l4Seq9NQidfTbGMF0aJtFaKRJNXvjM-j11R_TSmMOrKpLmN1zhC3A7kREmKHFEwsH29_-Vc9P3NZMp693z_DgA"

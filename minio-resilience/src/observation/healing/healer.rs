@@ -55,6 +55,7 @@ impl Healer {
         record.expected = self.expected.len();
         record.patience_us = clock::micros(patience);
         self.drives(deadline, record, say).await;
+        self.seen_by_all(deadline, record, say).await;
         let Some(online) = record.online else {
             return;
         };
@@ -113,19 +114,39 @@ impl Healer {
         }
     }
 
-    /// Looks again and again while nothing is asked for.
-    async fn alone(&self, until: At, record: &mut Record, say: &dyn Fn(String)) {
-        loop {
-            let known = record.looks.len();
+    /// The node that is asked may not reach a drive for up to 15 s more, though its node says that it is there: what
+    /// such a look says of it is not what it lacks. The first one that reaches every drive is kept.
+    async fn seen_by_all(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
+        while record.online.is_some() {
             self.look(record).await;
-            record.alone = record.looks.len();
-            if let (0, Some(first)) = (known, record.looks.first()) {
-                let (lacking, of) = (first.expected - first.whole, first.expected);
+            let reached = record.looks.last().filter(|look| !look.has("offline"));
+            if let Some(first) = reached {
+                record.online = Some(first.answered);
+                record.alone = 1;
+                let (lacking, of) = (
+                    first.expected - first.whole.min(first.expected),
+                    first.expected,
+                );
                 let drives = by_drive(&first.drives);
-                say(format!(
+                return say(format!(
                     "{lacking} of {of} versions lack something ({drives})"
                 ));
             }
+            if self.clock.at() >= deadline {
+                record.online = None;
+                return trouble(
+                    record,
+                    "a drive could not be reached by the other nodes".to_owned(),
+                );
+            }
+            record.looks.clear();
+            clock::sleep(DRIVES_EVERY).await;
+        }
+    }
+
+    /// Looks again and again while nothing is asked for.
+    async fn alone(&self, until: At, record: &mut Record, say: &dyn Fn(String)) {
+        loop {
             if record.is_whole() {
                 return say("everything is whole, by itself".to_owned());
             }
@@ -134,6 +155,8 @@ impl Healer {
             }
             let next = self.clock.at().plus(LOOK_EVERY);
             self.clock.sleep_until(next.min(until)).await;
+            self.look(record).await;
+            record.alone = record.looks.len();
         }
     }
 
