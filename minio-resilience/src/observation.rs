@@ -38,6 +38,10 @@ const CHORE: &str = "remove the drill's objects";
 /// Connections are made for this long before the first probe is due.
 const CONNECT_FIRST: Duration = Duration::from_millis(300);
 
+/// How often a reading that came to nothing is tried again, as an application would: busy is not lost.
+const TRIES: usize = 2;
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long a cluster is watched in which no read is promised.
 const NOTHING_SERVED: Duration = Duration::from_secs(10);
 
@@ -70,6 +74,8 @@ pub struct Beside {
     pub unread_after: Option<Vec<Reading>>,
     /// How many readings there were after the return.
     pub read_after: usize,
+    /// When they began: they are a load of their own.
+    pub read_after_from: Option<At>,
     /// What was seen of healing.
     pub healing: Played,
     /// What stood in the way of looking.
@@ -314,13 +320,17 @@ impl Watch {
 
     /// Everything is read through the nodes that stay up, and hashed.
     async fn read_away(&mut self, limit: Duration) {
-        let objects = &self.objects;
+        let objects = &self.objects.clone();
         self.stage
             .story
             .doing("reading every object without the nodes that are away");
-        let readings = objects::read_all(&self.stage.through_living(), objects, limit).await;
+        let through = self.stage.through_living();
+        let readings = objects::read_all(&through, objects, limit).await;
         self.seen.read_away = readings.len();
-        let unread = self.stage.log.take(readings);
+        let mut unread = self.stage.log.take(readings);
+        if self.promise().reads {
+            unread = self.tried_again(&through, unread, limit).await;
+        }
         let told = match unread.first() {
             None => format!(
                 "every object was read right through the nodes that stay up ({})",
@@ -335,6 +345,26 @@ impl Watch {
         self.client.note(told);
         self.seen.read_by = Some(self.stage.clock.at());
         self.seen.unread = Some(unread);
+    }
+
+    /// What came to nothing is tried again, and that is told; returns what still comes to nothing.
+    async fn tried_again(
+        &mut self,
+        through: &[objects::Through],
+        mut unread: Vec<Reading>,
+        limit: Duration,
+    ) -> Vec<Reading> {
+        for _ in 0..TRIES {
+            let Some(first) = unread.first() else { break };
+            let count = unread.len();
+            self.client.note(format!(
+                "{count} readings came to nothing and are tried again, the first: {first}"
+            ));
+            clock::sleep(TRY_AGAIN).await;
+            let again = objects::read_again(through, &self.objects, &unread, limit).await;
+            unread = self.stage.log.take(again);
+        }
+        unread
     }
 
     /// Writes are tried that must be refused.
@@ -451,9 +481,12 @@ impl Watch {
         self.stage
             .story
             .doing("reading every object through every node");
-        let readings = objects::read_all(&self.stage.through_all(), &self.objects, LIMIT).await;
+        self.seen.read_after_from = Some(self.stage.clock.at());
+        let through = self.stage.through_all();
+        let readings = objects::read_all(&through, &self.objects, LIMIT).await;
         self.seen.read_after = readings.len();
-        self.seen.unread_after = Some(self.stage.log.take(readings));
+        let unread = self.stage.log.take(readings);
+        self.seen.unread_after = Some(self.tried_again(&through, unread, LIMIT).await);
         match refusals::phantoms(&self.stage, &self.seen.tried).await {
             Ok(found) => self.seen.phantoms = Some(found),
             Err(words) => self

@@ -37,8 +37,13 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
     let healed_at = report.undo.first().map(|step| step.began);
     if let Some(fault) = &report.fault {
         let (zero, healed) = (fault.called, report.undo.first().map(|step| step.began));
-        let reads = outage::service_phase("reads back", "readers", &outages, zero);
         let until = healed.unwrap_or(At(i64::MAX));
+        let away: Vec<_> = outages
+            .iter()
+            .filter(|o| o.first_failed_due < until)
+            .cloned()
+            .collect();
+        let reads = outage::service_phase("reads back", "readers", &away, zero);
         report.phases.extend(reads.filter(|_| promise.reads));
         report
             .phases
@@ -92,12 +97,39 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
         .notes
         .extend(amiss.take(NAMED).map(ToString::to_string));
     report.notes.extend(seen.troubles.iter().cloned());
+    let healed = report.undo.first().map(|step| step.began);
+    report
+        .notes
+        .extend(healed.and_then(|healed| refusing(&observation.record, healed)));
     let (away, after) = (seen.read_away, seen.read_after);
     let told = format!(
         "{} objects; {away} readings while nodes were away, {after} after the return",
         observation.objects.len()
     );
     report.notes.push(told);
+}
+
+/// What kept nodes from serving after the heal, as the last look before they did has it.
+fn refusing(record: &Record, healed: At) -> Option<String> {
+    let tried =
+        |look: &&Look| look.asked >= healed && look.nodes.iter().any(|node| node.serves.is_some());
+    let last = record
+        .looks
+        .iter()
+        .filter(tried)
+        .rfind(|look| look.all_live() && !look.serves())?;
+    let words = last.nodes.iter().filter_map(|node| match &node.serves {
+        Some(Err(words)) => Some(format!("{}: {words}", node.name)),
+        _ => None,
+    });
+    let words: Vec<String> = words.collect();
+    let after_s = last.asked.us_since(healed) as f64 / 1e6;
+    (!words.is_empty()).then(|| {
+        format!(
+            "{after_s:.1} s after the heal this was still in the way of reads and writes: {}",
+            words.join("; ")
+        )
+    })
 }
 
 /// When the nodes that stay up said that write quorum is lost.

@@ -124,8 +124,11 @@ impl Seen {
         self.read_outage_s = (!samples.is_empty()).then(|| longest.unwrap_or(none).into());
         // The first stretch of failures after the fault is the outage; what fails after it is told apart.
         let back = outage::first_back(samples, called, args.drill.settle);
+        // The last reading of everything is a load of its own.
+        let until = observation.seen.read_after_from.unwrap_or(At(i64::MAX));
         self.failed_reads = back.map(|back| {
-            let late = samples.iter().filter(|s| s.due >= back && !s.is_success());
+            let due = |due: At| back <= due && due < until;
+            let late = samples.iter().filter(|s| due(s.due) && !s.is_success());
             late.count() as u64
         });
     }

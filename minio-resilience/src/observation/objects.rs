@@ -37,8 +37,8 @@ const PARTS_EVERY: usize = 50;
 /// The size of a part: S3's least.
 pub const PART_BYTES: usize = 5 * 1024 * 1024;
 
-/// How many requests are under way at once through one node.
-const AT_ONCE: usize = 8;
+/// How many requests are under way at once through one node: a look, and no load test beside the probes.
+const AT_ONCE: usize = 4;
 
 /// What an object is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +213,26 @@ pub async fn read_all(through: &[Through], objects: &[Object], limit: Duration) 
         all.extend(done.unwrap_or_default());
     }
     all.sort_by(|one, other| (&one.key, &one.node).cmp(&(&other.key, &other.node)));
+    all
+}
+
+/// Reads again what came to nothing, each object through its node.
+pub async fn read_again(
+    through: &[Through],
+    objects: &[Object],
+    unread: &[Reading],
+    limit: Duration,
+) -> Vec<Reading> {
+    let mut all = Vec::new();
+    for (name, store) in through {
+        let is_it = |object: &&Object| {
+            unread
+                .iter()
+                .any(|read| read.node == *name && read.key == object.key)
+        };
+        let some: Vec<Object> = objects.iter().filter(is_it).cloned().collect();
+        all.extend(read_through(name.clone(), store.clone(), some, limit).await);
+    }
     all
 }
 

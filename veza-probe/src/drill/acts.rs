@@ -62,7 +62,12 @@ impl Cast<'_> {
         };
         let state = State::new(|name| std::env::var_os(name));
         let chores = async |chore: &Chore| check.chore(chore).await;
-        undo::finish_chores(&state, &incus, (C::NAME, &chores)).await
+        let told = undo::finish_chores(&state, &incus, (C::NAME, &chores)).await;
+        let own = format!("left by run {run}: ");
+        let told = told
+            .iter()
+            .map(|words| words.strip_prefix(&own).unwrap_or(words).to_owned());
+        told.collect()
     }
 
     /// Mends what earlier drills left.
