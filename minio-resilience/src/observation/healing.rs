@@ -132,12 +132,15 @@ impl Record {
                 format!("by itself everything was whole {took:.1} s after the heal")
             } else {
                 let waited = self.patience_us as f64 / 1e6;
+                let lacking = self.lacking_at_first().unwrap_or(0);
+                let by_itself = lacking.saturating_sub(left);
                 let when = alone.iter().find(|look| look.whole >= last.whole);
-                let when = when.map_or(0.0, |look| seconds(look.answered));
+                let when = when.filter(|_| by_itself > 0).map(|look| seconds(look.answered));
+                let when = when.map(|at| format!(" (the last {at:.1} s after the heal)"));
                 format!(
-                    "by itself {} of {of} were whole {when:.1} s after the heal, and no more within the {waited:.0} s \
-                     that were waited: {left} lacked something",
-                    last.whole
+                    "by itself {by_itself} of these {lacking} became whole{} within the {waited:.0} s that were \
+                     waited: {left} still lacked something",
+                    when.unwrap_or_default()
                 )
             });
         }
@@ -233,7 +236,7 @@ mod tests {
         assert_eq!((measured.lower, measured.upper), (1.0, Some(4.5)));
         let told = record.told(At(0)).join("\n");
         assert!(
-            told.contains("by itself 8 of 10 were whole 60.5 s after the heal"),
+            told.contains("by itself 4 of these 6 became whole (the last 60.5 s after the heal)"),
             "{told}"
         );
         assert!(

@@ -9,7 +9,7 @@ use veza_probe::clock::{self, At, Clock};
 use super::look::{KeyVersion, Look, by_drive, short};
 use super::written::is_of_set;
 use super::{Ask, Record};
-use crate::targets::admin::{Admin, ClusterInfo, Healed};
+use crate::targets::admin::{Admin, ClusterInfo, Healed, ObjectHealth};
 
 /// How often it is asked whether the drives are there.
 const DRIVES_EVERY: Duration = Duration::from_millis(250);
@@ -167,7 +167,7 @@ impl Healer {
         let limit = Duration::from_micros(left_us).max(Duration::from_secs(1));
         let (bucket, prefix) = (&self.bucket, &self.prefix);
         match self.admin.heal(bucket, prefix, self.deep, limit).await {
-            Ok(healed) => record.asks.push(ask_of(&healed)),
+            Ok(healed) => record.asks.push(ask_of(&healed, prefix)),
             Err(error) => trouble(record, error.to_string()),
         }
         self.look(record).await;
@@ -189,25 +189,25 @@ fn trouble(record: &mut Record, words: String) {
     }
 }
 
-fn ask_of(healed: &Healed) -> Ask {
+/// What an asked heal did to the working set.
+fn ask_of(healed: &Healed, prefix: &str) -> Ask {
+    let of_set = |(before, _): &&(ObjectHealth, ObjectHealth)| is_of_set(&before.object, prefix);
     let mut mended = Vec::new();
-    for (before, after) in healed.mended() {
+    for (before, after) in healed.mended().filter(of_set) {
         for (drive, _) in before.lacking() {
             if !after.lacking().any(|(still, _)| still == drive) {
                 mended.push((before.object.clone(), before.version.clone(), drive.clone()));
             }
         }
     }
-    let failed = healed
-        .items
-        .iter()
-        .filter(|(_, after)| !after.detail.is_empty());
+    let all: Vec<_> = healed.items.iter().filter(of_set).collect();
+    let failed = all.iter().filter(|(_, after)| !after.detail.is_empty());
     let failed = failed.map(|(_, after)| format!("{}: {}", after.object, after.detail));
     Ask {
         asked: healed.asked,
         done: healed.done,
         summary: healed.summary.clone(),
-        looked_at: healed.items.len(),
+        looked_at: all.len(),
         mended,
         failed: failed.collect(),
     }
