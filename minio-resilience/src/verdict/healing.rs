@@ -100,7 +100,8 @@ impl Healing {
                 .filter(|record| record.online.is_some())
                 .map(|record| record.replaced.len()),
             foreign: foreign.map(|((key, version), _)| format!("{key} ({version})")),
-            emptied: (act == Act::WipeDrive).then_some(played.emptied.is_some()),
+            emptied: (act == Act::WipeDrive)
+                .then_some(played.emptied.is_some_and(|files| files > 0)),
             rot: rot.map(|rot| Rotten {
                 asked: rot.asked,
                 flipped: rot.flipped.len(),
@@ -190,7 +191,8 @@ impl Healing {
                 format!("the drive was not emptied: {words}"),
             ));
         }
-        if matches!(act, Act::Degraded | Act::WipeDrive) && self.lacking_at_first == Some(0) {
+        // A drive that was emptied had nothing: what it has was healed, however soon.
+        if act == Act::Degraded && self.lacking_at_first == Some(0) {
             let words = format!(
                 "none of {} versions lacked anything when it was first looked: there was nothing to heal, so nothing \
                  is known about healing",
@@ -405,6 +407,13 @@ mod tests {
             ..degraded()
         };
         assert_eq!(nothing(foreign), Some("changed-by-others"));
+        let soon = Healing {
+            act: Some(Act::WipeDrive),
+            emptied: Some(true),
+            lacking_at_first: Some(0),
+            ..degraded()
+        };
+        assert_eq!(nothing(soon), None);
         let kept = Healing {
             act: Some(Act::WipeDrive),
             emptied: Some(false),

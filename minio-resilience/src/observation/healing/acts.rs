@@ -152,13 +152,16 @@ pub async fn empty_drive(stage: &Stage, unit: &str, objects: &[Object], played: 
     }
 }
 
-/// After the return: who lacks what, until nobody lacks anything or `deadline`.
-pub async fn heal(stage: &Stage, deadline: At, played: &mut Played) {
+/// After the return, which began at `since`: who lacks what, until nobody lacks anything or `deadline`.
+pub async fn heal(stage: &Stage, since: At, deadline: At, played: &mut Played) {
     let emptied = played.emptied.and_then(|_| stage.taken().first().copied());
     let emptied = emptied.and_then(|node| node_of(node, &stage.before));
     let mut healer = healer(stage, played.versions.clone());
     healer.emptied = emptied.map(|node| node.endpoint.clone());
-    let record = played.record.insert(Record::default());
+    let record = played.record.insert(Record {
+        returned: Some(since),
+        ..Record::default()
+    });
     let say = |words: String| stage.story.say(&words);
     healer
         .until_whole((stage.args.self_heal_wait, deadline), record, &say)

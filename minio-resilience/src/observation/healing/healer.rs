@@ -139,6 +139,11 @@ impl Healer {
                     "a drive could not be reached by the other nodes".to_owned(),
                 );
             }
+            record.unreached = record
+                .looks
+                .last()
+                .map(|look| look.asked)
+                .or(record.unreached);
             record.looks.clear();
             clock::sleep(DRIVES_EVERY).await;
         }
