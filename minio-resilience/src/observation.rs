@@ -109,14 +109,13 @@ pub fn next(args: &Args, so_far: &SoFar<'_, Args>) -> Option<Args> {
         Act::Lose | Act::Bitrot | Act::Proof => Vec::new(),
     };
     let healing = &observation.seen.healing;
-    // Nothing more is broken while something lacks a shard, and where nothing was healed there is nothing to prove.
-    let proves =
-        |record: &healing::Record| record.is_whole() && record.lacking_at_first() != Some(0);
-    if healing
+    // Nothing more is broken while something lacks a shard, and where nothing was away there is nothing to prove.
+    let was_away = so_far.plan.kind.breaks() || args.course.act == Act::Bitrot;
+    let whole = healing
         .record
         .as_ref()
-        .is_some_and(|record| !proves(record))
-    {
+        .is_none_or(healing::Record::is_whole);
+    if !whole || (!was_away && healing.record.is_some()) {
         return None;
     }
     let before = args.course.carried.clone().unwrap_or_default();
@@ -395,6 +394,7 @@ impl Watch {
                 // Nobody comes back, so nobody is waited for.
                 acts::heal(
                     &self.stage,
+                    fault.called,
                     fault.called.plus(limit),
                     &mut self.seen.healing,
                 )
@@ -501,7 +501,7 @@ impl drill::Watch<Args> for Watch {
         if matches!(self.stage.args.course.act, Act::Degraded | Act::WipeDrive) {
             let mut stopped = stop.clone();
             tokio::select! {
-                () = acts::heal(&self.stage, since.plus(limit), &mut self.seen.healing) => {}
+                () = acts::heal(&self.stage, since, since.plus(limit), &mut self.seen.healing) => {}
                 _ = stopped.wait() => {}
             }
         }

@@ -70,6 +70,11 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
     report.events.clone_from(&observation.client.events);
     report.probes = observation.client.probes(ACTION);
     report.probe_runs = probe_runs(&observation.client.samples);
+    notes(report, observation);
+}
+
+/// What came to nothing, what was read amiss, and what stood in the way.
+fn notes(report: &mut Report, observation: &Observation) {
     let seen = &observation.seen;
     let named = |list: &Option<Vec<_>>, when: &str| {
         let list = list

@@ -186,109 +186,81 @@ const RUNBOOK: &str = "see docs/runbooks/minio-resilience.md";
 pub fn gates(seen: &Seen, promises: &Promises) -> Vec<Gate> {
     let healing = seen.healing.gates(promises.redundancy_s);
     if seen.experiment.control_run {
-        return std::iter::once(seen.experiment.no_outage())
-            .chain(healing)
-            .collect();
+        let untouched = std::iter::once(seen.experiment.no_outage());
+        return untouched.chain(healing).collect();
     }
-    let none = |id: &str, title: &str, unit: &str, count: Option<u64>| {
-        let count = count.map(|count| Measured::exact(count as f64));
-        Gate::at_most(id, title, 0.0, unit, count)
-    };
     let promise = seen.promise.unwrap_or(Promise {
         reads: true,
         writes: true,
     });
-    let mut gates = Vec::new();
-    if promise.reads {
-        let title = "time in which a client of the nodes that stayed up could not read";
-        gates.push(Gate::at_most(
-            "read-outage",
-            title,
-            promises.read_outage_s,
-            "s",
-            seen.read_outage_s,
-        ));
-        gates.push(none(
-            "failed-reads",
-            "reads that failed after service was back",
-            "reads",
-            seen.failed_reads,
-        ));
-        gates.push(none(
-            "unread",
-            "objects that could not be read without the lost nodes",
-            "readings",
-            seen.unread,
-        ));
-    } else {
-        let served = seen.unread.map(|_| seen.read_without);
-        gates.push(none(
-            "served",
-            "objects that were served without read quorum",
-            "readings",
-            served,
-        ));
-    }
-    let wrong = Some(seen.wrong.len() as u64).filter(|_| seen.unread.is_some());
-    gates.push(none(
-        "wrong-bytes",
-        "objects with other bytes than were written",
-        "objects",
-        wrong,
-    ));
-    if !promise.writes && (seen.odd_health.is_some() || seen.writes_tried) {
-        let title = "the longest that a write took to be refused";
-        let took = seen.refusal_s.map(Measured::exact);
-        gates.push(Gate::at_most(
-            "refusal",
-            title,
-            REFUSAL_LIMIT.as_secs_f64(),
-            "s",
-            took,
-        ));
-        gates.push(none(
-            "taken-writes",
-            "writes that were taken without quorum",
-            "writes",
-            seen.taken,
-        ));
-        gates.push(none(
-            "odd-refusals",
-            "writes refused with another error than 503",
-            "writes",
-            seen.odd_refusals,
-        ));
-        gates.push(none(
-            "phantoms",
-            "refused writes of which something is there",
-            "writes",
-            seen.phantoms,
-        ));
-    }
+    let mut gates = reading(seen, promises, promise);
+    gates.extend(refusing(seen, promise));
     if seen.odd_health.is_some() {
         let title = "health endpoints that said other than what the configuration promises";
         gates.push(none("health", title, "answers", seen.odd_health));
     }
-    let service = "time until every node read and wrote after the heal";
-    gates.push(Gate::at_most(
-        "service",
-        service,
-        promises.service_s,
-        "s",
-        seen.service_s,
-    ));
-    let redundancy = "time until every drive was online and nothing was healing after the heal";
-    gates.push(Gate::at_most(
-        "redundancy",
-        redundancy,
-        promises.redundancy_s,
-        "s",
-        seen.redundancy_s,
-    ));
+    let (limit_s, took) = (promises.service_s, seen.service_s);
+    let title = "time until every node read and wrote after the heal";
+    gates.push(Gate::at_most("service", title, limit_s, "s", took));
+    let (limit_s, took) = (promises.redundancy_s, seen.redundancy_s);
+    let title = "time until every drive was online and nothing was healing after the heal";
+    gates.push(Gate::at_most("redundancy", title, limit_s, "s", took));
     let title = "objects that could not be read through every node after the return";
     gates.push(none("unread-after", title, "readings", seen.unread_after));
     gates.extend(healing);
     gates
+}
+
+/// What must not happen once.
+fn none(id: &str, title: &str, unit: &str, count: Option<u64>) -> Gate {
+    let count = count.map(|count| Measured::exact(count as f64));
+    Gate::at_most(id, title, 0.0, unit, count)
+}
+
+/// What is promised of reads.
+fn reading(seen: &Seen, promises: &Promises, promise: Promise) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    if promise.reads {
+        let (limit_s, outage) = (promises.read_outage_s, seen.read_outage_s);
+        let title = "time in which a client of the nodes that stayed up could not read";
+        gates.push(Gate::at_most("read-outage", title, limit_s, "s", outage));
+        let title = "reads that failed after service was back";
+        gates.push(none("failed-reads", title, "reads", seen.failed_reads));
+        let title = "objects that could not be read without the lost nodes";
+        gates.push(none("unread", title, "readings", seen.unread));
+    } else {
+        let served = seen.unread.map(|_| seen.read_without);
+        let title = "objects that were served without read quorum";
+        gates.push(none("served", title, "readings", served));
+    }
+    let wrong = Some(seen.wrong.len() as u64).filter(|_| seen.unread.is_some());
+    let title = "objects with other bytes than were written";
+    gates.push(none("wrong-bytes", title, "objects", wrong));
+    gates
+}
+
+/// What is promised of writes without their quorum.
+fn refusing(seen: &Seen, promise: Promise) -> Vec<Gate> {
+    if promise.writes || (seen.odd_health.is_none() && !seen.writes_tried) {
+        return Vec::new();
+    }
+    let (limit_s, took) = (
+        REFUSAL_LIMIT.as_secs_f64(),
+        seen.refusal_s.map(Measured::exact),
+    );
+    let title = "the longest that a write took to be refused";
+    let refusal = Gate::at_most("refusal", title, limit_s, "s", took);
+    let title = "writes that were taken without quorum";
+    let taken = none("taken-writes", title, "writes", seen.taken);
+    let title = "writes refused with another error than 503";
+    let odd = none("odd-refusals", title, "writes", seen.odd_refusals);
+    let title = "refused writes of which something is there";
+    vec![
+        refusal,
+        taken,
+        odd,
+        none("phantoms", title, "writes", seen.phantoms),
+    ]
 }
 
 /// The verdict on an act. What proves nothing is never a pass.

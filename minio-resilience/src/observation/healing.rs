@@ -34,8 +34,12 @@ pub struct Ask {
 pub struct Record {
     /// How many versions there must be.
     pub expected: usize,
-    /// When every drive was there again.
+    /// When the fault began to be healed.
+    pub returned: Option<At>,
+    /// When every drive was there again, for every node.
     pub online: Option<At>,
+    /// When a look was asked for last that did not reach every drive.
+    pub unreached: Option<At>,
     /// How long nothing was asked for, in microseconds, so that healing could begin by itself.
     pub patience_us: i64,
     /// What a dry run said, again and again.
@@ -86,18 +90,19 @@ impl Record {
             .last();
         let before = self.looks.iter().rev().find(|look| !look.is_whole());
         let seconds = |at: At| at.us_since(since).max(0) as f64 / 1e6;
-        let lower = before.map_or(seconds(since), |look| seconds(look.asked));
+        let before = before.map(|look| look.asked).or(self.unreached);
+        let lower = before.map_or(0.0, seconds);
         let upper = until.map(|look| seconds(look.answered));
         Some(Measured { lower, upper })
     }
 
-    /// From when every drive was there, or a heal was first asked for, until everything was whole: what a promise can
-    /// be about, without the time in which nobody asked.
+    /// From the return, or, where it was not whole by itself, from when a heal was first asked for, until everything was
+    /// whole: what a promise can be about, without the time in which nobody asked.
     pub fn redundancy(&self) -> Option<Measured> {
         let asked = self.asks.first().map(|ask| ask.asked);
         let since = match asked {
             Some(asked) if !self.healed_alone() => asked,
-            _ => self.online?,
+            _ => self.returned?,
         };
         self.whole_after(since)
     }
@@ -115,7 +120,7 @@ impl Record {
         let of = self.expected;
         if let Some(first) = self.looks.first() {
             lines.push(match self.lacking_at_first().unwrap_or(0) {
-                0 => format!("at first none of {of} versions lacked anything: there was nothing to heal"),
+                0 => format!("when every drive was reached first, none of {of} versions lacked anything"),
                 lacking => format!(
                     "at first {lacking} of {of} versions lacked something ({}), {:.1} s after the heal",
                     by_drive(&first.drives),
@@ -132,12 +137,15 @@ impl Record {
                 format!("by itself everything was whole {took:.1} s after the heal")
             } else {
                 let waited = self.patience_us as f64 / 1e6;
+                let lacking = self.lacking_at_first().unwrap_or(0);
+                let by_itself = lacking.saturating_sub(left);
                 let when = alone.iter().find(|look| look.whole >= last.whole);
-                let when = when.map_or(0.0, |look| seconds(look.answered));
+                let when = when.filter(|_| by_itself > 0).map(|look| seconds(look.answered));
+                let when = when.map(|at| format!(" (the last {at:.1} s after the heal)"));
                 format!(
-                    "by itself {} of {of} were whole {when:.1} s after the heal, and no more within the {waited:.0} s \
-                     that were waited: {left} lacked something",
-                    last.whole
+                    "by itself {by_itself} of these {lacking} became whole{} within the {waited:.0} s that were \
+                     waited: {left} still lacked something",
+                    when.unwrap_or_default()
                 )
             });
         }
@@ -181,7 +189,8 @@ mod tests {
     fn record(looks: &[(i64, usize)], alone: usize) -> Record {
         Record {
             expected: 10,
-            online: Some(At(1_000_000)),
+            returned: Some(At(1_000_000)),
+            online: Some(At(2_000_000)),
             looks: looks
                 .iter()
                 .map(|(at, whole)| look(*at, *whole, 10))
@@ -204,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn healed_by_itself_is_counted_from_when_the_drives_were_there() {
+    fn healed_by_itself_is_counted_from_the_return() {
         let record = record(&[(2, 4), (4, 8), (6, 10)], 3);
         assert_eq!(
             (record.lacking_at_first(), record.lacking_now()),
@@ -233,7 +242,7 @@ mod tests {
         assert_eq!((measured.lower, measured.upper), (1.0, Some(4.5)));
         let told = record.told(At(0)).join("\n");
         assert!(
-            told.contains("by itself 8 of 10 were whole 60.5 s after the heal"),
+            told.contains("by itself 4 of these 6 became whole (the last 60.5 s after the heal)"),
             "{told}"
         );
         assert!(
@@ -269,6 +278,6 @@ mod tests {
         record.looks = vec![look(2, 10, 10)];
         record.alone = 1;
         assert_eq!(record.lacking_at_first(), Some(0));
-        assert!(record.told(At(0)).join("\n").contains("nothing to heal"));
+        assert!(record.told(At(0)).join("\n").contains("lacked anything"));
     }
 }

@@ -22,8 +22,10 @@ use serde::de::DeserializeOwned;
 use veza_probe::clock::{Clock, within};
 
 use super::Login;
-pub use cluster::{BackgroundHeal, ClusterInfo, Drive, NodeInfo, StorageInfo};
-pub use heal::{DriveState, Healed, ObjectHealth};
+pub use cluster::{ClusterInfo, Drive, NodeInfo};
+#[cfg(test)]
+pub use heal::DriveState;
+pub use heal::{Healed, ObjectHealth};
 
 /// How long a question may take that no heal is behind.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -160,11 +162,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether no node was there to answer, which a node that comes back may change.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Forgotten { .. })
-    }
-
     /// Whether the credentials are what is wrong.
     pub fn is_credentials(&self) -> bool {
         matches!(self, Error::Credentials { .. })
@@ -248,32 +245,6 @@ impl Admin {
         let request = Request::new(Method::GET, "/info", "info", "admin:ServerInfo");
         let (door, answer) = self.ask(&request).await?;
         read::<cluster::Info>(&request, door, &answer).map(ClusterInfo::from)
-    }
-
-    /// The drives, with the space on them.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn storage_info(&self) -> Result<StorageInfo, Error> {
-        let request = Request::new(
-            Method::GET,
-            "/storageinfo",
-            "storageinfo",
-            "admin:StorageInfo",
-        );
-        let (door, answer) = self.ask(&request).await?;
-        read(&request, door, &answer)
-    }
-
-    /// What the healing in the background says of itself.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn background_heal_status(&self) -> Result<BackgroundHeal, Error> {
-        let path = "/background-heal/status";
-        let request = Request::new(Method::POST, path, "background-heal/status", heal::ACTION);
-        let (door, answer) = self.ask(&request).await?;
-        read(&request, door, &answer)
     }
 
     /// Asks the nodes in their order until one answers, were it with an error.

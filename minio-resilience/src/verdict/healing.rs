@@ -58,8 +58,6 @@ pub struct Rotten {
 /// The proof's versions, in numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
-    /// How many there must be.
-    pub expected: usize,
     /// Not listed.
     pub lost: usize,
     /// Listed, and must not be.
@@ -102,7 +100,8 @@ impl Healing {
                 .filter(|record| record.online.is_some())
                 .map(|record| record.replaced.len()),
             foreign: foreign.map(|((key, version), _)| format!("{key} ({version})")),
-            emptied: (act == Act::WipeDrive).then_some(played.emptied.is_some()),
+            emptied: (act == Act::WipeDrive)
+                .then_some(played.emptied.is_some_and(|files| files > 0)),
             rot: rot.map(|rot| Rotten {
                 asked: rot.asked,
                 flipped: rot.flipped.len(),
@@ -192,7 +191,8 @@ impl Healing {
                 format!("the drive was not emptied: {words}"),
             ));
         }
-        if matches!(act, Act::Degraded | Act::WipeDrive) && self.lacking_at_first == Some(0) {
+        // A drive that was emptied had nothing: what it has was healed, however soon.
+        if act == Act::Degraded && self.lacking_at_first == Some(0) {
             let words = format!(
                 "none of {} versions lacked anything when it was first looked: there was nothing to heal, so nothing \
                  is known about healing",
@@ -226,7 +226,6 @@ impl Healing {
 
 fn counted(kept: &Kept) -> Counted {
     Counted {
-        expected: kept.expected,
         lost: kept.lost.len(),
         back: kept.back.len(),
         wrong: kept.wrong.len() + kept.unread.len(),
@@ -294,10 +293,7 @@ mod tests {
     fn proof() -> Healing {
         Healing {
             act: Some(Act::Proof),
-            kept: Some(Counted {
-                expected: 100,
-                ..Counted::default()
-            }),
+            kept: Some(Counted::default()),
             ..Healing::default()
         }
     }
@@ -411,6 +407,13 @@ mod tests {
             ..degraded()
         };
         assert_eq!(nothing(foreign), Some("changed-by-others"));
+        let soon = Healing {
+            act: Some(Act::WipeDrive),
+            emptied: Some(true),
+            lacking_at_first: Some(0),
+            ..degraded()
+        };
+        assert_eq!(nothing(soon), None);
         let kept = Healing {
             act: Some(Act::WipeDrive),
             emptied: Some(false),

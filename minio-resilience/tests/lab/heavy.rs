@@ -1,5 +1,7 @@
 //! A drill that passes, and what must not become one. Each writes and reads a few hundred objects.
 
+mod healing;
+
 use std::process::Command;
 
 use crate::support::{Lab, NODES, name, variable};

@@ -201,6 +201,27 @@ impl Lab {
         done.stdout.trim().to_owned()
     }
 
+    /// Runs something in an instance that may be starting, until it succeeds.
+    pub async fn until_inside(&self, instance: &str, script: &str) {
+        let argv = ["bash", "-c", script];
+        let done = async {
+            loop {
+                let done = self.incus.exec(&name(instance), &argv, MINUTE).await;
+                if done.is_ok_and(|done| done.code == 0) {
+                    return;
+                }
+                clock::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        clock::within(MINUTE, done).await.expect("it succeeds");
+    }
+
+    /// The last report.
+    pub fn report(&self) -> Value {
+        let report = std::fs::read(self.folder.join("latest/report.json")).unwrap();
+        serde_json::from_slice(&report).unwrap()
+    }
+
     /// MinIO's own client, as root, in an instance.
     pub async fn mc(&self, instance: &str, words: &str) -> String {
         let script = format!(

@@ -9,7 +9,7 @@ use veza_probe::clock::{self, At, Clock};
 use super::look::{KeyVersion, Look, by_drive, short};
 use super::written::is_of_set;
 use super::{Ask, Record};
-use crate::targets::admin::{Admin, ClusterInfo, Healed};
+use crate::targets::admin::{Admin, ClusterInfo, Healed, ObjectHealth};
 
 /// How often it is asked whether the drives are there.
 const DRIVES_EVERY: Duration = Duration::from_millis(250);
@@ -55,6 +55,7 @@ impl Healer {
         record.expected = self.expected.len();
         record.patience_us = clock::micros(patience);
         self.drives(deadline, record, say).await;
+        self.seen_by_all(deadline, record, say).await;
         let Some(online) = record.online else {
             return;
         };
@@ -92,9 +93,8 @@ impl Healer {
 
     /// Waits until every node and drive is there, were it an empty one.
     async fn drives(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
-        let mut last = String::new();
         loop {
-            match self.admin.info().await {
+            let last = match self.admin.info().await {
                 Ok(info) => {
                     let missing = missing(&self.before, &info);
                     if missing.is_empty() {
@@ -103,10 +103,10 @@ impl Healer {
                         record.replaced.iter().cloned().for_each(say);
                         return;
                     }
-                    last = missing.join("; ");
+                    missing.join("; ")
                 }
-                Err(error) => last = error.to_string(),
-            }
+                Err(error) => error.to_string(),
+            };
             if self.clock.at() >= deadline {
                 return trouble(record, format!("not every drive came back: {last}"));
             }
@@ -114,19 +114,44 @@ impl Healer {
         }
     }
 
-    /// Looks again and again while nothing is asked for.
-    async fn alone(&self, until: At, record: &mut Record, say: &dyn Fn(String)) {
-        loop {
-            let known = record.looks.len();
+    /// The node that is asked may not reach a drive for up to 15 s more, though its node says that it is there: what
+    /// such a look says of it is not what it lacks. The first one that reaches every drive is kept.
+    async fn seen_by_all(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
+        while record.online.is_some() {
             self.look(record).await;
-            record.alone = record.looks.len();
-            if let (0, Some(first)) = (known, record.looks.first()) {
-                let (lacking, of) = (first.expected - first.whole, first.expected);
+            let reached = record.looks.last().filter(|look| !look.has("offline"));
+            if let Some(first) = reached {
+                record.online = Some(first.answered);
+                record.alone = 1;
+                let (lacking, of) = (
+                    first.expected - first.whole.min(first.expected),
+                    first.expected,
+                );
                 let drives = by_drive(&first.drives);
-                say(format!(
+                return say(format!(
                     "{lacking} of {of} versions lack something ({drives})"
                 ));
             }
+            if self.clock.at() >= deadline {
+                record.online = None;
+                return trouble(
+                    record,
+                    "a drive could not be reached by the other nodes".to_owned(),
+                );
+            }
+            record.unreached = record
+                .looks
+                .last()
+                .map(|look| look.asked)
+                .or(record.unreached);
+            record.looks.clear();
+            clock::sleep(DRIVES_EVERY).await;
+        }
+    }
+
+    /// Looks again and again while nothing is asked for.
+    async fn alone(&self, until: At, record: &mut Record, say: &dyn Fn(String)) {
+        loop {
             if record.is_whole() {
                 return say("everything is whole, by itself".to_owned());
             }
@@ -135,6 +160,8 @@ impl Healer {
             }
             let next = self.clock.at().plus(LOOK_EVERY);
             self.clock.sleep_until(next.min(until)).await;
+            self.look(record).await;
+            record.alone = record.looks.len();
         }
     }
 
@@ -145,7 +172,7 @@ impl Healer {
         let limit = Duration::from_micros(left_us).max(Duration::from_secs(1));
         let (bucket, prefix) = (&self.bucket, &self.prefix);
         match self.admin.heal(bucket, prefix, self.deep, limit).await {
-            Ok(healed) => record.asks.push(ask_of(&healed)),
+            Ok(healed) => record.asks.push(ask_of(&healed, prefix)),
             Err(error) => trouble(record, error.to_string()),
         }
         self.look(record).await;
@@ -167,25 +194,25 @@ fn trouble(record: &mut Record, words: String) {
     }
 }
 
-fn ask_of(healed: &Healed) -> Ask {
+/// What an asked heal did to the working set.
+fn ask_of(healed: &Healed, prefix: &str) -> Ask {
+    let of_set = |(before, _): &&(ObjectHealth, ObjectHealth)| is_of_set(&before.object, prefix);
     let mut mended = Vec::new();
-    for (before, after) in healed.mended() {
+    for (before, after) in healed.mended().filter(of_set) {
         for (drive, _) in before.lacking() {
             if !after.lacking().any(|(still, _)| still == drive) {
                 mended.push((before.object.clone(), before.version.clone(), drive.clone()));
             }
         }
     }
-    let failed = healed
-        .items
-        .iter()
-        .filter(|(_, after)| !after.detail.is_empty());
+    let all: Vec<_> = healed.items.iter().filter(of_set).collect();
+    let failed = all.iter().filter(|(_, after)| !after.detail.is_empty());
     let failed = failed.map(|(_, after)| format!("{}: {}", after.object, after.detail));
     Ask {
         asked: healed.asked,
         done: healed.done,
         summary: healed.summary.clone(),
-        looked_at: healed.items.len(),
+        looked_at: all.len(),
         mended,
         failed: failed.collect(),
     }

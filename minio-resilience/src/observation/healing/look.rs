@@ -97,6 +97,13 @@ impl Look {
         self.expected > 0 && self.whole == self.expected && self.unexpected.is_empty()
     }
 
+    /// Whether a drive is in this state for any version.
+    pub fn has(&self, state: &str) -> bool {
+        self.drives
+            .values()
+            .any(|states| states.contains_key(state))
+    }
+
     /// What is not as it must be, for people.
     pub fn told(&self, of: usize) -> String {
         let mut words = vec![format!("{} of {of} versions whole", self.whole)];

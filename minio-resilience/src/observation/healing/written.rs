@@ -49,11 +49,6 @@ pub struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// How many changes the node that was away knows nothing of.
-    pub fn count(&self) -> usize {
-        self.new + self.overwritten + self.deleted
-    }
-
     /// For people.
     pub fn told(&self) -> String {
         let Meanwhile {
@@ -263,7 +258,6 @@ mod tests {
             repeated: 1,
             failed: vec!["x: no".to_owned()],
         };
-        assert_eq!(told.count(), 10);
         let words = told.told();
         assert!(
             words.contains("1 tries failed first") && words.contains("first x: no"),

@@ -1,7 +1,5 @@
-//! What the admin API says of nodes, drives, and of healing in the background (madmin-go: InfoMessage, StorageInfo,
-//! BgHealState). Fields that MinIO leaves out where they are zero default to that.
-
-use std::collections::BTreeMap;
+//! What the admin API says of nodes and drives (madmin-go: InfoMessage). Fields that MinIO leaves out where they are
+//! zero default to that.
 
 use serde::Deserialize;
 
@@ -144,29 +142,4 @@ pub struct Drive {
     /// Its size, in bytes.
     #[serde(rename = "totalspace", default)]
     pub total_bytes: u64,
-}
-
-/// `StorageInfo`: the drives alone, also those of nodes that can't be asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct StorageInfo {
-    /// The drives.
-    #[serde(rename = "Disks", default)]
-    pub drives: Vec<Drive>,
-}
-
-/// `BgHealState`: what is healed without being asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct BackgroundHeal {
-    /// Nodes that did not say.
-    #[serde(rename = "offline_nodes", default)]
-    pub offline_nodes: Option<Vec<String>>,
-    /// Drives that were empty and are being filled.
-    #[serde(rename = "HealDisks", default)]
-    pub drives: Option<Vec<String>>,
-    /// How many items were looked at.
-    #[serde(rename = "ScannedItemsCount", default)]
-    pub scanned_items: i64,
-    /// Parity by storage class.
-    #[serde(rename = "sc_parity", default)]
-    pub parity: Option<BTreeMap<String, usize>>,
 }

@@ -244,8 +244,8 @@ impl Admin {
         let deadline = asked.plus(limit);
         loop {
             let status = self.results(&scope, door, &token).await?;
-            // A zero time of Go: this node never began such a sequence.
-            if status.start_time.starts_with("0001-") {
+            // A zero time of Go: this node never began such a sequence. One that is about to begin has it, too.
+            if status.summary == "finished" && status.start_time.starts_with("0001-") {
                 let (asked, at) = (scope.asked.clone(), door.to_string());
                 return Err(Error::Forgotten { asked, at });
             }
