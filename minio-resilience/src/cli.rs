@@ -38,7 +38,7 @@ const MOST_OBJECTS: usize = 5000;
 ///   failed-reads  reads that failed after service was back; none
 ///   wrong-bytes   objects whose bytes are not those that were written; none
 ///   unread        objects that could not be read while nodes were lost and the configuration promises reads; none
-///   refusal       how long a write took to be refused, where write quorum is lost; at most 5 s
+///   refusal       how long a write took to be refused, where reads are promised and writes are not; at most 5 s
 ///   taken-writes  writes that were taken without write quorum; none
 ///   phantoms      refused writes of which something is there later; none
 ///   service       from the heal until every node reads and writes again; at most --service-target (60 s)

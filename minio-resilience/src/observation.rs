@@ -28,7 +28,7 @@ use cluster::{Follower, Record};
 use healing::acts::{self, Played};
 use objects::{Read, Reading};
 use readers::{IN_FLIGHT, READ_LIMIT, Reader};
-use refusals::Tried;
+use refusals::{REFUSAL_LIMIT, Tried};
 use stage::{Log, Stage, Written};
 
 /// Connections are made for this long before the first probe is due.
@@ -320,7 +320,13 @@ impl Watch {
     /// Writes are tried that must be refused.
     async fn try_writes(&mut self) {
         self.stage.story.doing("trying writes without quorum");
-        let tried = refusals::try_writes(&self.stage).await;
+        // Where nothing is promised, an answer is not, either.
+        let limit = if self.promise().reads {
+            LIMIT
+        } else {
+            REFUSAL_LIMIT
+        };
+        let tried = refusals::try_writes(&self.stage, limit).await;
         let taken = tried.iter().filter(|tried| tried.refused.is_none()).count();
         let slowest = tried.iter().map(Tried::took_s).fold(0.0, f64::max);
         let words = tried.iter().find_map(|tried| tried.refused.as_ref());
@@ -329,7 +335,7 @@ impl Watch {
             .unwrap_or_default();
         let (count, refused) = (tried.len(), tried.len() - taken);
         self.client.note(format!(
-            "{refused} of {count} writes were refused, the slowest after {slowest:.2} s{words}"
+            "{refused} of {count} writes were not taken, the slowest after {slowest:.2} s{words}"
         ));
         self.seen.tried = tried;
     }

@@ -255,12 +255,12 @@ fn refusing(seen: &Seen, promise: Promise) -> Vec<Gate> {
     let title = "writes refused with another error than 503";
     let odd = none("odd-refusals", title, "writes", seen.odd_refusals);
     let title = "refused writes of which something is there";
-    vec![
-        refusal,
-        taken,
-        odd,
-        none("phantoms", title, "writes", seen.phantoms),
-    ]
+    let phantoms = none("phantoms", title, "writes", seen.phantoms);
+    // Without read quorum nothing is promised, not even an answer: MinIO was seen to give none within 20 s.
+    match promise.reads {
+        true => vec![refusal, taken, odd, phantoms],
+        false => vec![taken, phantoms],
+    }
 }
 
 /// The verdict on an act. What proves nothing is never a pass.
@@ -469,6 +469,8 @@ mod tests {
                 read_outage_s: None,
                 failed_reads: None,
                 unread: Some(600 - served),
+                refusal_s: Some(5.1),
+                odd_refusals: Some(3),
                 read_without: served,
                 ..good()
             };

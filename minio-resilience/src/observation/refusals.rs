@@ -41,15 +41,15 @@ impl Tried {
     }
 }
 
-/// Tries writes through every node that stays up.
-pub async fn try_writes(stage: &Stage) -> Vec<Tried> {
+/// Tries writes through every node that stays up, each for this long.
+pub async fn try_writes(stage: &Stage, limit: Duration) -> Vec<Tried> {
     let mut all = Vec::new();
     for node in stage.living() {
         for size_bytes in SIZES {
             let key = format!("{}refused/{}-{size_bytes}", stage.prefix, node.name);
             let bytes = content(&key, 0, size_bytes);
             let sent = stage.clock.at();
-            let written = node.store.put(&key, bytes, LIMIT).await;
+            let written = node.store.put(&key, bytes, limit).await;
             all.push(Tried {
                 key,
                 node: node.name.clone(),
