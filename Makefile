@@ -1,7 +1,7 @@
 # Each target calls one binary or `cargo xtask`. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help drill test tidy bench-prober lab-up lab-down lab-reset lab-status pg-failover \
-	redis-sentinel pgbouncer-load bench-load
+	redis-sentinel minio-resilience pgbouncer-load bench-load
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ pg-failover: ## Fails over the formation that the environment names; ARGS="--dry
 
 redis-sentinel: ## Fails over the Redis group that the environment names; ARGS="--dry-run" shows the plan.
 	cargo run --quiet --package redis-sentinel-check -- $(ARGS)
+
+minio-resilience: ## Takes nodes of the MinIO cluster away that the environment names; ARGS="--dry-run" shows the plan.
+	cargo run --quiet --package minio-resilience -- $(ARGS)
 
 pgbouncer-load: ## Loads the pooler that the environment names; ARGS="--dry-run" shows the plan.
 	cargo run --quiet --package pgbouncer-load -- $(ARGS)

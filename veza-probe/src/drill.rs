@@ -19,6 +19,10 @@
 //! - [`Watch`]: what a client and the system say, from before the fault until redundancy is back.
 //!   A [`Client`] does the client's half of it.
 //!
+//! A run may have several acts ([`Check::next`]): each is a whole course of its own, from the look to the last report,
+//! and each fault is healed before the next one is made. What is known only to the check is handed on in its
+//! arguments; there is one report of all acts at the end, and the chores of the run may be left to it ([`Check::chores_last`]).
+//!
 //! Its `main` is `veza_probe::drill::main::<Args>()`. Before the journal an error is an [`Untouched`];
 //! from the fault on nothing returns early, and a panic of the check's own code is healed.
 
@@ -30,6 +34,7 @@ mod stages;
 mod client;
 mod reports;
 mod run;
+mod acts;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -57,8 +62,8 @@ pub use client::{Client, ClientSaw};
 pub use parse::{Parsed, parse, usage};
 pub use site::{Site, connect, of_incus};
 
+use acts::Cast;
 use reports::missing;
-use run::Run;
 
 /// How long healing may take in all: two boots of a container and some.
 pub const HEAL_LIMIT: Duration = Duration::from_secs(120);
@@ -195,6 +200,24 @@ pub trait Check: CommandFactory + FromArgMatches + Sized {
         _story: &Story,
     ) -> impl Future<Output = Vec<String>> {
         async { Vec::new() }
+    }
+
+    /// The name of this act, where a run may have several: its gates are named by it. None of a check whose runs
+    /// are one act.
+    fn act(&self) -> Option<String> {
+        None
+    }
+
+    /// The next act, with all that this one hands on; asked when one came to its end and its fault was undone. A
+    /// signal, a halt, a bug or a fault that was not undone ends the run instead.
+    fn next(&self, _so_far: &SoFar<'_, Self>) -> Option<Self> {
+        None
+    }
+
+    /// Whether its chores are done when the run has ended, of a check whose acts leave something to one another.
+    /// Otherwise each watch takes away what it made, and a chore is only for a run that was killed.
+    fn chores_last(&self) -> bool {
+        false
     }
 
     /// The whole life of an outpost ([`crate::outpost::stand`]), of a check that has them.
@@ -447,18 +470,17 @@ async fn attended<C: Check>(
     (stop, kept): (Stop, Option<&Folder>),
 ) -> Report {
     let leash = Leash::new();
-    let run = Run {
+    let cast = Cast {
         clock,
-        check,
         story: story.clone(),
         stop,
         kept,
         leash: leash.clone(),
     };
     let ended = if check.drill().recover {
-        undo::to_the_end(&leash, run.recover()).await
+        undo::to_the_end(&leash, cast.recover(check)).await
     } else {
-        undo::to_the_end(&leash, run.run()).await
+        undo::to_the_end(&leash, cast.play(check)).await
     };
     ended.unwrap_or_else(|bug| reports::of_a_bug(&clock, check, &bug))
 }

@@ -310,6 +310,27 @@ pub fn service_back(samples: &[Sample], since: At, settle: Duration) -> Option<A
     unbroken.iter().map(|sample| sample.end).min()
 }
 
+/// When service was back for the first time after `since`: the due moment of the first of samples that went on
+/// succeeding for at least `settle`, after failures where there were any. What fails after it is another outage.
+pub fn first_back(samples: &[Sample], since: At, settle: Duration) -> Option<At> {
+    let samples = by_due(samples);
+    let after = samples.partition_point(|s| s.due < since);
+    let mut begin: Option<At> = None;
+    let failed_at_all = samples.iter().skip(after).any(|s| !s.is_success());
+    let mut failed = !failed_at_all;
+    for sample in samples.iter().skip(after) {
+        if !sample.is_success() {
+            (begin, failed) = (None, true);
+            continue;
+        }
+        let first = *begin.get_or_insert(sample.due);
+        if failed && sample.due.us_since(first) >= micros(settle) {
+            return Some(first);
+        }
+    }
+    None
+}
+
 /// How long successes took from when they were due, so that our own queueing counts, in
 /// microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

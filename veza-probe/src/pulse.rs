@@ -25,6 +25,10 @@ pub enum Protocol {
     /// Redis and its sentinels: `PING`, which is answered with a line whatever state the server is in: `+PONG`,
     /// or an error such as `-NOAUTH` or `-LOADING` (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
     Redis,
+    /// MinIO: `GET /minio/health/live`, which a node answers without a login, whatever the state of its cluster; over TLS
+    /// the plain request is answered, too, with status 400
+    /// (<https://github.com/minio/minio/blob/RELEASE.2025-09-07T16-13-09Z/docs/metrics/healthcheck/README.md>).
+    Minio,
 }
 
 impl Protocol {
@@ -33,6 +37,9 @@ impl Protocol {
         match self {
             Protocol::Postgres => &POSTGRES,
             Protocol::Redis => b"PING\r\n",
+            Protocol::Minio => {
+                b"GET /minio/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            }
         }
     }
 
@@ -42,6 +49,7 @@ impl Protocol {
         match self {
             Protocol::Postgres => format!("'{shown}' to the request for TLS"),
             Protocol::Redis => format!("'{shown}' to PING"),
+            Protocol::Minio => format!("'{shown}' to the question for its health"),
         }
     }
 }
@@ -188,6 +196,22 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(asked.ask(&Way::Here, LIMIT), server);
         assert_eq!(answer, Ok("'-' to PING".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn minio_is_asked_over_http_and_an_error_is_an_answer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut asked = pulse(listener.local_addr().unwrap());
+        asked.protocol = Protocol::Minio;
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = [0; 26];
+            stream.read_exact(&mut question).await.unwrap();
+            assert_eq!(&question, b"GET /minio/health/live HTT");
+            stream.write_all(b"HTTP/1.1 503 X\r\n\r\n").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asked.ask(&Way::Here, LIMIT), server);
+        assert_eq!(answer, Ok("'H' to the question for its health".to_owned()));
     }
 
     #[tokio::test]

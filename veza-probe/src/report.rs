@@ -101,6 +101,13 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// Anything that a reader has to know to judge the figures.
     pub notes: Vec<String>,
+    /// The act that this report is of, where it stands in that of a whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<String>,
+    /// The acts of a run that has several, each with its own fault, phases and undo; the gates of all are above,
+    /// named by act.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<Report>,
 }
 
 /// A condition under which the figures were taken.
@@ -311,6 +318,8 @@ impl Report {
             undo: Vec::new(),
             tables: Vec::new(),
             notes: Vec::new(),
+            act: None,
+            acts: Vec::new(),
         };
         report.judged(judgement);
         report

@@ -255,6 +255,18 @@ impl Journal {
         steps
     }
 
+    /// Ends it once everything is undone, and leaves the chores on record: the next act of the same run writes its
+    /// own record in this one's place, and [`finish_chores`] does them after the last one.
+    pub async fn hand_on(mut self) {
+        // Where nothing was broken, no heal has taken the steps out.
+        if !self.record.undo.steps.is_empty() {
+            self.record.undo.steps.clear();
+            // One that stays as it was is undone by `--recover`, which finds everything as it should be.
+            let _ = self.state.write(&self.record);
+        }
+        self.leash.healed().await;
+    }
+
     /// Ends it: with everything `undone` the record goes and the watchdog, too; otherwise the
     /// watchdog is left to heal, and its answer is waited for.
     ///

@@ -79,6 +79,25 @@ impl Verdict {
     }
 }
 
+/// How bad a verdict is, by its word: 0 is the worst, and an unknown word is no better than a pass.
+pub fn rank(word: &str) -> usize {
+    let worst_first = [
+        Verdict::NotUndone,
+        Verdict::Internal,
+        Verdict::Fail,
+        Verdict::Inconclusive,
+        Verdict::Interrupted(Signal::Interrupt),
+        Verdict::Refused,
+        Verdict::MissingTool,
+        Verdict::Usage,
+        Verdict::Pass,
+    ];
+    let found = worst_first
+        .iter()
+        .position(|verdict| verdict.word() == word);
+    found.unwrap_or(worst_first.len())
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())

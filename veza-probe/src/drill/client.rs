@@ -28,6 +28,8 @@ pub struct Client {
     steady_from: u64,
     prober: Prober,
     events: Vec<Event>,
+    /// What its probes are, for people.
+    probes: &'static str,
 }
 
 /// What the client saw.
@@ -64,7 +66,14 @@ impl Client {
             steady_from: 0,
             prober,
             events: Vec::new(),
+            probes: "writes",
         }
+    }
+
+    /// Its probes are `reads`, and not writes.
+    #[must_use]
+    pub fn of(self, probes: &'static str) -> Client {
+        Client { probes, ..self }
     }
 
     /// Watches before the fault, until probes have succeeded for `length`; `first_due` is when the first
@@ -114,8 +123,9 @@ impl Client {
         if due == 0 && stop.requested().is_none() {
             return Err("no probe was answered before the fault".to_owned());
         }
+        let probes = self.probes;
         self.story
-            .say(&format!("client writes: {due} probes, none failed"));
+            .say(&format!("client {probes}: {due} probes, none failed"));
         Ok(())
     }
 
@@ -160,11 +170,12 @@ impl Client {
                 return;
             }
             if failed && !told {
-                self.story.say("client: writes fail");
+                self.story.say(&format!("client: {} fail", self.probes));
                 told = true;
             }
             if failed && back.is_some() {
-                self.story.say("client: writes succeed again");
+                self.story
+                    .say(&format!("client: {} succeed again", self.probes));
                 return;
             }
             let until = if failed {

@@ -1,20 +1,20 @@
-//! One run of a check that breaks something, from the first look to the last report.
+//! One act of a check that breaks something, from the first look to the last report.
 
+use super::acts::Acts;
 use super::injection::{inject, journal};
 use super::plan::{agreed, plan};
 use super::reports::{self, interrupted};
-use super::site::{self, Site, of_incus, of_undo};
+use super::site::{Site, of_undo};
 use super::stages::Stages;
 use super::{Check, Found, HEAL_LIMIT, SoFar, Watch, broken};
 use crate::clock::{Clock, Signal, Stop};
 use crate::fault::{self, Fault, Healed, HealedStep, Kind, Plan};
-use crate::incus::Incus;
 use crate::report::{Folder, Report, Untouched, keep};
 use crate::story::Story;
-use crate::undo::{self, Chore, End, Journal, Leash, Recovered, State, guarded};
+use crate::undo::{self, Chore, Journal, Leash, Mended, guarded};
 use crate::verdict::Ended;
 
-/// One run of a check.
+/// One act of a run.
 pub(super) struct Run<'a, C> {
     pub(super) clock: Clock,
     pub(super) check: &'a C,
@@ -22,6 +22,20 @@ pub(super) struct Run<'a, C> {
     pub(super) stop: Stop,
     pub(super) kept: Option<&'a Folder>,
     pub(super) leash: Leash,
+    /// The acts before this one.
+    pub(super) before: &'a Acts,
+}
+
+/// What an act came to, and the one that follows.
+pub(super) struct Played<C> {
+    pub(super) report: Report,
+    pub(super) next: Option<C>,
+}
+
+impl<C> From<Report> for Played<C> {
+    fn from(report: Report) -> Played<C> {
+        Played { report, next: None }
+    }
 }
 
 /// What is known before the fault.
@@ -46,7 +60,7 @@ struct Done {
 }
 
 impl<C: Check> Run<'_, C> {
-    pub(super) async fn run(mut self) -> Report {
+    pub(super) async fn run(mut self, run: &str) -> Played<C> {
         let mut stop = self.stop.clone();
         let ready = tokio::select! {
             ready = self.look() => ready,
@@ -54,31 +68,42 @@ impl<C: Check> Run<'_, C> {
         };
         let mut ready = match ready {
             Ok(ready) => ready,
-            Err(why) => return self.untouched(why),
+            Err(why) => return self.untouched(why).into(),
         };
-        let run = undo::run_id(&self.clock);
-        let about = (&ready.plan, run.as_str());
+        let about = (&ready.plan, run);
         let opened = journal(&self.clock, self.check, &ready.found, about, &self.leash);
         let journal = match opened.await {
             Ok(journal) => journal,
-            Err(why) => return self.untouched(why),
+            Err(why) => return self.untouched(why).into(),
         };
         ready.notes.extend(self.finish_chores(&ready.found).await);
         let (clock, found) = (self.clock, &ready.found);
         let watch = self
             .check
-            .start(&clock, found, &run, &self.story, &mut self.stop);
+            .start(&clock, found, run, &self.story, &mut self.stop);
         let watch = match watch.await {
             Ok(watch) => watch,
             Err(why) => {
-                let _ = journal.close(true).await;
-                return self.untouched(why);
+                let _ = self.give_back(journal).await;
+                return self.untouched(why).into();
             }
         };
         match self.stop.requested() {
             None if !self.check.drill().dry_run => self.drill(&ready, watch, journal).await,
-            signal => self.without_fault(&ready, watch, journal, signal).await,
+            signal => {
+                let report = self.without_fault(&ready, watch, journal, signal);
+                report.await.into()
+            }
         }
+    }
+
+    /// Ends a journal in which nothing is left to undo; where chores come last, their record stays until then.
+    async fn give_back(&self, journal: Journal) -> Result<(), Mended> {
+        if self.check.chores_last() {
+            journal.hand_on().await;
+            return Ok(());
+        }
+        journal.close(true).await
     }
 
     fn untouched(&self, why: Untouched) -> Report {
@@ -112,44 +137,6 @@ impl<C: Check> Run<'_, C> {
         })
     }
 
-    /// Mends what earlier drills left.
-    pub(super) async fn recover(self) -> Report {
-        let args = self.check.drill();
-        let recovered = async {
-            let (incus, _) = site::connect(args).await?;
-            let state = State::new(|name| std::env::var_os(name));
-            let wanted = undo::Wanted {
-                expired_only: args.expired,
-                take_over: args.take_over,
-            };
-            let chores = async |chore: &Chore| self.check.chore(chore).await;
-            let chores = (C::NAME, &chores);
-            let done = undo::recover(&incus, &self.clock, &state, wanted, chores).await;
-            let done = done.map_err(|why| match why {
-                undo::Unrecovered::Incus(error) => of_incus(&error),
-                undo::Unrecovered::State(refusal) => of_undo(&refusal),
-            })?;
-            let note = self.timer_ran(&incus, &done).await;
-            Ok((done, note))
-        };
-        match recovered.await {
-            Ok((recovered, note)) => reports::recovered(&self.clock, self.check, recovered, note),
-            Err(why) => self.untouched(why),
-        }
-    }
-
-    /// Where this is the timer of the Incus host, and could mend what it found, drills over a remote may
-    /// rely on it.
-    async fn timer_ran(&self, incus: &Incus, done: &Recovered) -> Option<String> {
-        if !self.check.drill().expired || done.any(End::NotUndone) {
-            return None;
-        }
-        let error = undo::timer_ran(incus, &self.clock).await.err()?;
-        Some(format!(
-            "drills over a remote will be refused, because the time of this run could not be kept: {error}"
-        ))
-    }
-
     /// Cleans up after earlier runs that were killed.
     async fn finish_chores(&self, found: &Found<C>) -> Vec<String> {
         let chores = async |chore: &Chore| self.check.chore(chore).await;
@@ -165,7 +152,7 @@ impl<C: Check> Run<'_, C> {
         signal: Option<Signal>,
     ) -> Report {
         let observation = watch.finish(&ready.found).await;
-        let _ = journal.close(true).await;
+        let _ = self.give_back(journal).await;
         let judgement = match signal {
             Some(signal) => interrupted(signal),
             None => reports::planned(&ready.plan),
@@ -182,15 +169,16 @@ impl<C: Check> Run<'_, C> {
         ready: &Ready<C>,
         mut watch: C::Watch,
         mut journal: Journal,
-    ) -> Report {
+    ) -> Played<C> {
         let mut done = Done::default();
         let broken = guarded(self.break_and_watch(ready, &mut watch, &mut journal, &mut done));
         done.bug = broken.await.err();
         if let Some(why) = done.refused.take() {
-            return self.refused(ready, watch, journal, why).await;
+            return self.refused(ready, watch, journal, why).await.into();
         }
         let provisional = guarded(async { watch.so_far() }).await.ok();
         let report = self.judged(ready, &done, provisional.as_ref(), Vec::new());
+        let report = self.before.with(&self.clock, self.check, report);
         keep::save(self.kept, &report, &self.story);
         watch.note(format!("healing: {}", ready.plan.undo.told()));
         let mut healed = self.heal(ready, &journal).await;
@@ -211,7 +199,24 @@ impl<C: Check> Run<'_, C> {
         };
         let mut notes = self.close(&mut done, journal).await;
         notes.extend(self.afterwards(ready, &done).await);
-        self.judged(ready, &done, observation.as_ref(), notes)
+        Played {
+            report: self.judged(ready, &done, observation.as_ref(), notes),
+            next: self.next(ready, &done, observation.as_ref()),
+        }
+    }
+
+    /// What follows an act that came to its end; nothing follows one that did not.
+    fn next(
+        &self,
+        ready: &Ready<C>,
+        done: &Done,
+        observation: Option<&C::Observation>,
+    ) -> Option<C> {
+        let undone = done.healed.as_ref().is_some_and(Healed::undone);
+        let went_well = undone && done.bug.is_none() && done.halted.is_none();
+        let goes_on = went_well && self.stop.requested().is_none();
+        let so_far = so_far(ready, done, observation, Vec::new());
+        goes_on.then(|| self.check.next(&so_far)).flatten()
     }
 
     /// Nothing was broken after all: a key of another drill, or the watchdog had gone.
@@ -336,7 +341,11 @@ impl<C: Check> Run<'_, C> {
         if !undone {
             self.story.say("not undone: the watchdog tries now");
         }
-        match journal.close(undone).await {
+        let closed = match undone {
+            true => self.give_back(journal).await,
+            false => journal.close(false).await,
+        };
+        match closed {
             Ok(()) if undone => Vec::new(),
             Ok(()) => {
                 done.rescued = true;

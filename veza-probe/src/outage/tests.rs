@@ -348,3 +348,23 @@ fn the_longest_outage_counts_and_flapping_is_one() {
     let worst = client_outage(&[failed(100, 900), open], settle);
     assert_eq!(worst.map(|span| span.upper_us), Some(None));
 }
+
+#[test]
+fn service_is_back_for_the_first_time_after_the_failures() {
+    let back = |text: &str| first_back(&drawn(text), At(40 * MS), ms(60)).map(|at| at.0 / MS);
+    // Due 40 ms and later counts; four successes in a row span 60 ms.
+    assert_eq!(back("..xxx......"), Some(100));
+    assert_eq!(back("......"), Some(40), "nothing failed");
+    assert_eq!(back("..xxx..x...."), Some(160), "it went again too soon");
+    assert_eq!(
+        back("..xxx....xx...."),
+        Some(100),
+        "what fails later is another outage"
+    );
+    assert_eq!(back("...x..."), None, "not for long enough");
+    assert_eq!(
+        back("..........xx...."),
+        Some(240),
+        "before the failures it was not back"
+    );
+}

@@ -18,8 +18,18 @@ pub fn compare(old: &Report, new: &Report) -> Result<String, String> {
         (old != new).then(|| format!("{what}: {old:?} and {new:?}"))
     };
     let kind = |report: &Report| {
-        let kind = report.fault.as_ref().map(|fault| fault.plan.kinds());
-        kind.unwrap_or_else(|| "none was made".to_owned())
+        let parts = report.acts.iter().chain([report]);
+        let faults = parts.filter_map(|part| Some((part.act.as_deref(), part.fault.as_ref()?)));
+        let kinds: Vec<String> = faults
+            .map(|(act, fault)| match act {
+                Some(act) => format!("{act}: {}", fault.plan.kinds()),
+                None => fault.plan.kinds(),
+            })
+            .collect();
+        match kinds.is_empty() {
+            true => "none was made".to_owned(),
+            false => kinds.join(", "),
+        }
     };
     let mut reasons: Vec<String> = [
         differs("check", &old.check, &new.check),
@@ -80,6 +90,18 @@ fn table(out: &mut String, old: &Report, new: &Report) -> std::fmt::Result {
         let before = before.map_or_else(|| "not measured".to_owned(), measured);
         row(out, &figure.id, &before, &measured(figure))?;
     }
+    phases(out, "", old, new)?;
+    for act in &new.acts {
+        let name = act.act.as_deref().unwrap_or_default();
+        if let Some(before) = old.acts.iter().find(|before| before.act == act.act) {
+            phases(out, &format!("{name}/"), before, act)?;
+        }
+    }
+    Ok(())
+}
+
+/// The phases of two runs, or of one act of both.
+fn phases(out: &mut String, act: &str, old: &Report, new: &Report) -> std::fmt::Result {
     for phase in &new.phases {
         let seconds = |report: &Report| {
             let zero = report.fault.as_ref()?.called;
@@ -93,7 +115,7 @@ fn table(out: &mut String, old: &Report, new: &Report) -> std::fmt::Result {
             before.unwrap_or_else(missing),
             after.unwrap_or_else(missing),
         );
-        row(out, &phase.name, &before, &after)?;
+        row(out, &format!("{act}{}", phase.name), &before, &after)?;
     }
     Ok(())
 }

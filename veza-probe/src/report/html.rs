@@ -26,6 +26,7 @@ pub fn render(report: &Report) -> Result<String, minijinja::Error> {
     let values = context! {
         style => STYLE,
         page => Value::from(Serde(page::page(report))),
+        parts => Value::from(Serde(page::parts(report))),
     };
     let rendered = environment.render_named_str("page.html", TEMPLATE, values)?;
     Ok(visible(&rendered))

@@ -34,6 +34,25 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     time_line(out, report)?;
     gates(out, report)?;
+    for act in &report.acts {
+        let name = act.act.as_deref().unwrap_or_default();
+        writeln!(
+            out,
+            "\nAct {name}: {} {}",
+            act.verdict.to_uppercase(),
+            act.reason_id
+        )?;
+        writeln!(out, "{}", act.reason)?;
+        body(out, act)?;
+    }
+    body(out, report)
+}
+
+/// All that stands below the gates.
+fn body(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.act.is_some() {
+        time_line(out, report)?;
+    }
     section(out, "Figures", report.figures.iter().map(figure))?;
     for table in &report.tables {
         write_table(out, table)?;

@@ -75,7 +75,15 @@ fn fill(series: &mut Series, report: &Report, last_pass_s: Option<f64>) -> io::R
     add(Family::LastRun, &[], ended_s);
     // Watching alone proves no promise about faults, and must not hide that no drill has passed.
     let broke = |fault: &Fault| fault.plan.kind.breaks();
-    let passed = report.verdict == Verdict::Pass.word() && report.fault.as_ref().is_none_or(broke);
+    let faults = || {
+        report
+            .acts
+            .iter()
+            .chain([report])
+            .filter_map(|part| part.fault.as_ref())
+    };
+    let broken = faults().next().is_none() || faults().any(broke);
+    let passed = report.verdict == Verdict::Pass.word() && broken;
     let kept_s = last_pass_s.unwrap_or(0.0);
     add(Family::LastPass, &[], if passed { ended_s } else { kept_s });
     for verdict in VERDICTS {
@@ -95,11 +103,18 @@ fn fill(series: &mut Series, report: &Report, last_pass_s: Option<f64>) -> io::R
         let held = gate.outcome == Outcome::Held;
         add(Family::GateHeld, &[id], f64::from(u8::from(held)));
     }
-    if let Some(fault) = &report.fault {
-        for phase in &report.phases {
+    for part in report.acts.iter().chain([report]) {
+        let Some(fault) = &part.fault else { continue };
+        let act = part
+            .act
+            .as_ref()
+            .map(|act| format!("{act}/"))
+            .unwrap_or_default();
+        for phase in &part.phases {
+            let name = format!("{act}{}", phase.name);
             for (bound, at) in [("lower", phase.at.earliest), ("upper", phase.at.latest)] {
                 let seconds = at.us_since(fault.called) as f64 / 1e6;
-                add(Family::PhaseSeconds, &[&phase.name, bound], seconds);
+                add(Family::PhaseSeconds, &[&name, bound], seconds);
             }
         }
     }

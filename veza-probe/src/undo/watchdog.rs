@@ -91,6 +91,8 @@ impl Leash {
         let started = watchdog.beside(&locks.descriptors());
         let mut child = started.map_err(|error| error.to_string())?;
         let (words, answers) = (child.stdin.take(), child.stdout.take());
+        // An earlier act let its own watchdog go.
+        *self.0.let_go.lock().unwrap_or_else(PoisonError::into_inner) = false;
         *self.0.words.lock().await = words;
         *self.0.answers.lock().await = answers.map(|out| BufReader::new(out).lines());
         self.tell(&Word::Record(Box::new(record.clone()))).await?;

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use serde::Deserialize;
 use veza_probe::clock::Signal;
-use veza_probe::verdict::{Gate, Outcome, Verdict};
+use veza_probe::verdict::{self, Gate, Outcome, Verdict};
 
 /// The reports that are understood here.
 const SCHEMA: &str = "veza-report/1";
@@ -163,26 +163,9 @@ fn telling(gates: &[Gate]) -> Option<&Gate> {
         .or_else(|| gates.first())
 }
 
-/// Every verdict that a drill can end with, the worst first.
-const WORST_FIRST: [Verdict; 9] = [
-    Verdict::NotUndone,
-    Verdict::Internal,
-    Verdict::Fail,
-    Verdict::Inconclusive,
-    Verdict::Interrupted(Signal::Interrupt),
-    Verdict::Refused,
-    Verdict::MissingTool,
-    Verdict::Usage,
-    Verdict::Pass,
-];
-
 /// 0 is the worst.
 fn rank(verdict: Verdict) -> usize {
-    let same = |other: &Verdict| other.word() == verdict.word();
-    WORST_FIRST
-        .iter()
-        .position(same)
-        .unwrap_or(WORST_FIRST.len())
+    verdict::rank(verdict.word())
 }
 
 fn worse(one: Verdict, other: Verdict) -> Verdict {

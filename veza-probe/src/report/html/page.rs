@@ -14,6 +14,8 @@ use crate::verdict::{Bound, Gate, Outcome};
 /// Everything that the template shows.
 #[derive(Debug, Serialize)]
 pub(super) struct Page {
+    /// The act, with what it came to, of a part of the page.
+    act: Option<[String; 2]>,
     check: String,
     system: String,
     verdict: String,
@@ -84,6 +86,21 @@ struct UndoRow {
     words: String,
 }
 
+/// The report itself, and each of its acts.
+pub(super) fn parts(report: &Report) -> Vec<Page> {
+    let acts = report.acts.iter().enumerate().map(|(number, act)| {
+        let mut part = page(act);
+        // No two drawings on one page may have the same names.
+        let own = format!("act-{number}-time-line-");
+        part.time_line = part
+            .time_line
+            .map(|drawing| drawing.replace("time-line-", &own));
+        part.gates.clear();
+        part
+    });
+    std::iter::once(page(report)).chain(acts).collect()
+}
+
 /// The texts of a report.
 pub(super) fn page(report: &Report) -> Page {
     let fault = report.fault.as_ref();
@@ -91,6 +108,10 @@ pub(super) fn page(report: &Report) -> Page {
     let (mark, class) = verdict_marks(&report.verdict);
     let second = |at: At| format!("{:.2}", at.us_since(zero) as f64 / 1e6);
     Page {
+        act: report.act.as_ref().map(|act| {
+            let came_to = format!("{mark} {}: {}", report.verdict, report.reason);
+            [act.clone(), came_to]
+        }),
         check: report.check.clone(),
         system: report.system.clone(),
         verdict: report.verdict.to_uppercase(),

@@ -141,6 +141,24 @@ fn a_pass_in_which_nothing_was_broken_is_not_the_last_pass() {
 }
 
 #[test]
+fn phases_of_acts_are_named_by_them_and_a_pass_needs_something_broken_in_one() {
+    let folder = Folder::new("textfile-acts");
+    let mut act = sample::passed();
+    act.act = Some("lose".to_owned());
+    let mut report = sample::passed();
+    (report.fault, report.acts) = (None, vec![act.clone(), act]);
+    report.phases.clear();
+    report.acts[0].fault.as_mut().unwrap().plan.kind = Kind::None;
+    let text = folder.save(&report);
+    assert!(value(&text, "veza_last_pass_timestamp_seconds{") > 0.0);
+    assert!(text.contains("phase=\"lose/"), "{text}");
+    report.acts.truncate(1);
+    let folder = Folder::new("textfile-acts-none");
+    let text = folder.save(&report);
+    assert_eq!(value(&text, "veza_last_pass_timestamp_seconds{"), 0.0);
+}
+
+#[test]
 fn what_another_system_left_stays_and_what_this_one_left_goes() {
     let folder = Folder::new("textfile-systems");
     let mut other = sample::passed();
