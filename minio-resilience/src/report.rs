@@ -64,7 +64,8 @@ fn observed(report: &mut Report, args: &Args, observation: &Observation, promise
             .push(nodes(&observation.record, "Nodes at the end", None));
     }
     report.tables.extend(writes(&observation.seen.tried));
-    let zero = healed_at.unwrap_or(At(0));
+    let called = report.fault.as_ref().map(|fault| fault.called);
+    let zero = healed_at.or(called).unwrap_or(At(0));
     healing::tell(&observation.seen.healing, zero, report);
     report.outages = outages;
     report.events.clone_from(&observation.client.events);

@@ -111,7 +111,7 @@ impl Record {
     pub fn told(&self, since: At) -> Vec<String> {
         let mut lines = Vec::new();
         let seconds = |at: At| at.us_since(since) as f64 / 1e6;
-        if let Some(online) = self.online {
+        if let Some(online) = self.online.filter(|_| self.returned.is_some()) {
             lines.push(format!(
                 "every drive was there again {:.1} s after the heal",
                 seconds(online)
@@ -129,7 +129,10 @@ impl Record {
             });
         }
         let alone = self.looks.get(..self.alone).unwrap_or_default();
-        if let Some(last) = alone.last().filter(|_| self.lacking_at_first() != Some(0)) {
+        if let Some(last) = alone
+            .last()
+            .filter(|_| self.patience_us > 0 && self.lacking_at_first() != Some(0))
+        {
             let left = of - last.whole.min(of);
             lines.push(if last.is_whole() {
                 let took = self.looks.iter().find(|look| look.is_whole());

@@ -1,7 +1,7 @@
 //! Healing that means something: what a node missed, a drive that was emptied, bytes that were flipped, and what must not
 //! be called whole.
 
-use crate::support::{Lab, variable};
+use crate::support::Lab;
 
 #[tokio::test]
 #[ignore = "needs the lab"]
@@ -139,12 +139,9 @@ async fn healing_that_is_blocked_is_not_called_whole() {
 
 #[tokio::test]
 #[ignore = "needs the lab"]
-async fn a_drive_that_comes_back_empty_unasked_is_seen_and_nothing_to_heal_proves_nothing() {
+async fn a_drive_that_comes_back_empty_unasked_is_seen() {
     let lab = Lab::new("replaced").await;
     let few = ["--objects", "20", "--warm-up", "1", "--step", "heal"];
-    let ran = lab.run(&[&few[..], &["--fault", "none"]].concat());
-    ran.came_to(5, "inconclusive", "nothing-to-heal");
-    lab.no_object_is_left().await;
     let unit = "/etc/systemd/system/minio.service.d/empty.conf";
     let once = format!(
         "mkdir -p $(dirname {unit}) && printf '[Service]\\nExecStartPre=+/bin/sh -c \"rm {unit}; find /data \
@@ -155,7 +152,5 @@ async fn a_drive_that_comes_back_empty_unasked_is_seen_and_nothing_to_heal_prove
     let ran = lab.run(&[&few[..], &lost[..]].concat());
     ran.came_to(2, "fail", "degraded/replaced-missed");
     ran.says("came back empty");
-    let bucket = variable("MINIO_BUCKET");
-    assert!(!bucket.is_empty());
     lab.no_object_is_left().await;
 }
