@@ -79,23 +79,25 @@ impl Verdict {
     }
 }
 
+/// Every verdict that a drill can end with, the worst first.
+pub const WORST_FIRST: [Verdict; 9] = [
+    Verdict::NotUndone,
+    Verdict::Internal,
+    Verdict::Fail,
+    Verdict::Inconclusive,
+    Verdict::Interrupted(Signal::Interrupt),
+    Verdict::Refused,
+    Verdict::MissingTool,
+    Verdict::Usage,
+    Verdict::Pass,
+];
+
 /// How bad a verdict is, by its word: 0 is the worst, and an unknown word is no better than a pass.
 pub fn rank(word: &str) -> usize {
-    let worst_first = [
-        Verdict::NotUndone,
-        Verdict::Internal,
-        Verdict::Fail,
-        Verdict::Inconclusive,
-        Verdict::Interrupted(Signal::Interrupt),
-        Verdict::Refused,
-        Verdict::MissingTool,
-        Verdict::Usage,
-        Verdict::Pass,
-    ];
-    let found = worst_first
+    let found = WORST_FIRST
         .iter()
         .position(|verdict| verdict.word() == word);
-    found.unwrap_or(worst_first.len())
+    found.unwrap_or(WORST_FIRST.len())
 }
 
 impl fmt::Display for Verdict {

@@ -146,7 +146,7 @@ fn word(report: &Report) -> Option<Verdict> {
     // `clean` is what `--recover` says: nothing was broken either.
     let mut all = [interrupted, Verdict::Planned]
         .into_iter()
-        .chain(WORST_FIRST);
+        .chain(verdict::WORST_FIRST);
     let said = if report.verdict == "clean" {
         "planned"
     } else {
@@ -182,11 +182,13 @@ pub(super) fn worst(findings: &[Finding], signal: Option<Signal>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use veza_probe::verdict::Measured;
+
     use super::*;
 
     fn report(verdict: &str, gates: &[Option<f64>]) -> Report {
         let gate = |value: &Option<f64>| {
-            let measured = value.map(veza_probe::verdict::Measured::exact);
+            let measured = value.map(Measured::exact);
             Gate::at_most("rto", "service back", 60.0, "s", measured)
         };
         Report {
@@ -274,8 +276,8 @@ mod tests {
     #[test]
     fn the_worst_decides_in_this_order() {
         let finding = |verdict| Finding::of_drill("drop-check", verdict, "so");
-        for (index, worst_one) in WORST_FIRST.into_iter().enumerate() {
-            let rest = WORST_FIRST.iter().skip(index).rev();
+        for (index, worst_one) in verdict::WORST_FIRST.into_iter().enumerate() {
+            let rest = verdict::WORST_FIRST.iter().skip(index).rev();
             let findings: Vec<Finding> = rest.map(|verdict| finding(*verdict)).collect();
             assert_eq!(worst(&findings, None), worst_one);
         }
