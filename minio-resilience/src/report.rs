@@ -98,6 +98,7 @@ fn notes(report: &mut Report, observation: &Observation) {
         .written
         .wrong
         .iter()
+        .chain(&observation.written.denied)
         .chain(&observation.written.changed);
     report
         .notes

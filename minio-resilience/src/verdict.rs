@@ -41,6 +41,8 @@ pub struct Seen {
     pub cut: Option<String>,
     /// Objects whose bytes are not those that were written.
     pub wrong: Vec<String>,
+    /// Objects that were said not to be there.
+    pub denied: Vec<String>,
     /// Objects that somebody else wrote.
     pub changed: Vec<String>,
     /// Readings of objects that came to nothing while nodes were away; none when it was not tried.
@@ -112,6 +114,7 @@ impl Seen {
             list.iter().map(ToString::to_string).collect()
         };
         self.wrong = names(&observation.written.wrong);
+        self.denied = names(&observation.written.denied);
         self.changed = names(&observation.written.changed);
         self.cut.clone_from(&observation.seen.cut);
         let count = |list: &Option<Vec<_>>| list.as_ref().map(|list: &Vec<_>| list.len() as u64);
@@ -228,6 +231,10 @@ fn reading(seen: &Seen, promises: &Promises, promise: Promise) -> Vec<Gate> {
         gates.push(none("failed-reads", title, "reads", seen.failed_reads));
         let title = "objects that could not be read without the lost nodes";
         gates.push(none("unread", title, "readings", seen.unread));
+        // An error is tried again; what is said not to be there is taken for deleted.
+        let denied = Some(seen.denied.len() as u64).filter(|_| seen.unread.is_some());
+        let title = "objects that are there and were said not to be";
+        gates.push(none("denied", title, "objects", denied));
     } else {
         let served = seen.unread.map(|_| seen.read_without);
         let title = "objects that were served without read quorum";
@@ -433,7 +440,7 @@ mod tests {
 
     #[test]
     fn what_must_not_be_at_none_and_at_one() {
-        let cases: [(Count, &str); 8] = [
+        let cases: [(Count, &str); 9] = [
             (|s, n| s.failed_reads = n, "failed-reads-missed"),
             (|s, n| s.unread = n, "unread-missed"),
             (|s, n| s.unread_after = n, "unread-after-missed"),
@@ -444,6 +451,10 @@ mod tests {
             (
                 |s, n| s.wrong = vec!["x".to_owned(); usize::try_from(n.unwrap_or(0)).unwrap()],
                 "wrong-bytes-missed",
+            ),
+            (
+                |s, n| s.denied = vec!["x".to_owned(); usize::try_from(n.unwrap_or(0)).unwrap()],
+                "denied-missed",
             ),
         ];
         for (change, reason_id) in cases {

@@ -256,7 +256,7 @@ async fn serves(node: &Node, object: &Object, prefix: &str) -> Result<(), String
     let read = compare(object, node.store.get(&object.key, TRIAL_LIMIT).await);
     match read {
         Read::Right | Read::Changed(_) => {}
-        Read::Wrong(words) | Read::Failed(words) => return Err(words),
+        Read::Wrong(words) | Read::Denied(words) | Read::Failed(words) => return Err(words),
     }
     let key = format!("{prefix}back/{}", node.name);
     let written = write(&node.store, &key, 0, 100, TRIAL_LIMIT).await;

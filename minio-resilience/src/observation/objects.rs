@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
+use veza_probe::clock;
 
 use crate::cli::course::Object;
 use crate::targets::store::{Failure, Got, Store, hex};
@@ -39,6 +40,10 @@ pub const PART_BYTES: usize = 5 * 1024 * 1024;
 
 /// How many requests are under way at once through one node: a look, and no load test beside the probes.
 const AT_ONCE: usize = 4;
+
+/// How often a write that is answered 503 before anything was broken is tried again, and how soon.
+const BUSY_TRIES: usize = 20;
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an object is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +144,8 @@ pub enum Read {
     Right,
     /// Its bytes are not those that were written, and nobody says to have written others.
     Wrong(String),
+    /// It is said not to be there (404), which an application takes for deleted.
+    Denied(String),
     /// Somebody else wrote it since: another version, or another ETag.
     Changed(String),
     /// It could not be read.
@@ -161,7 +168,10 @@ impl fmt::Display for Reading {
         let Reading { key, node, read } = self;
         match read {
             Read::Right => write!(f, "{key} through {node}: right"),
-            Read::Wrong(words) | Read::Changed(words) | Read::Failed(words) => {
+            Read::Wrong(words)
+            | Read::Denied(words)
+            | Read::Changed(words)
+            | Read::Failed(words) => {
                 write!(f, "{key} through {node}: {words}")
             }
         }
@@ -192,7 +202,7 @@ pub fn compare(object: &Object, read: Result<Got, Failure>) -> Read {
         (Ok(_), None) => Read::Wrong("it was deleted, and can be read".to_owned()),
         (Err(failure), None) if failure.is_absent() => Read::Right,
         (Err(failure), Some(_)) if failure.is_absent() => {
-            Read::Wrong(format!("it is not there: {failure}"))
+            Read::Denied(format!("it is said not to be there: {failure}"))
         }
         (Err(failure), _) => Read::Failed(failure.to_string()),
     }
@@ -287,7 +297,7 @@ pub async fn write_all(
             format!("{prefix}{}", wanted.name),
         );
         under_way.spawn(async move {
-            let written = write(&store, &key, 0, wanted.size_bytes, limit).await;
+            let written = write_patiently(&store, &key, wanted.size_bytes, limit).await;
             written.map_err(|failure| (name, failure))
         });
     }
@@ -296,6 +306,26 @@ pub async fn write_all(
     }
     all.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(all)
+}
+
+/// Writes an object of the set; 503 is tried again. A cluster of which a node came back says that it has write quorum up to
+/// 15 s before each node takes writes again (seen, and told from other errors by nothing but time).
+async fn write_patiently(
+    store: &Store,
+    key: &str,
+    size_bytes: u64,
+    limit: Duration,
+) -> Result<Object, Failure> {
+    let mut tries = 0;
+    loop {
+        let written = write(store, key, 0, size_bytes, limit).await;
+        let busy = matches!(&written, Err(failure) if failure.code == Some(503));
+        if !busy || tries == BUSY_TRIES {
+            return written;
+        }
+        tries += 1;
+        clock::sleep(BUSY_PAUSE).await;
+    }
 }
 
 type Write = Result<Object, (String, Failure)>;
@@ -360,7 +390,7 @@ mod tests {
         ));
         assert!(matches!(
             compare(&object, failed(Some(404))),
-            Read::Wrong(_)
+            Read::Denied(_)
         ));
         assert!(matches!(
             compare(&object, failed(Some(503))),

@@ -71,10 +71,11 @@ impl Host for Reader {
             // What somebody else wrote was served.
             Read::Right | Read::Changed(_) => Ok(()),
             Read::Wrong(words) => Err(ActError::Doubtful(words.clone())),
+            Read::Denied(words) => Err(ActError::Refused(words.clone())),
             Read::Failed(words) if answered => Err(ActError::Refused(words.clone())),
             Read::Failed(words) => Err(ActError::Broken(words.clone())),
         };
-        if matches!(read, Read::Wrong(_) | Read::Changed(_)) {
+        if matches!(read, Read::Wrong(_) | Read::Denied(_) | Read::Changed(_)) {
             self.log.take(vec![Reading { key, node, read }]);
         }
         came_to

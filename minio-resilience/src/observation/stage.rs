@@ -83,6 +83,8 @@ pub struct Log(Arc<Mutex<Written>>);
 pub struct Written {
     /// Objects whose bytes are not those that were written, each once, with where and how.
     pub wrong: Vec<Reading>,
+    /// Objects that were said not to be there, each once.
+    pub denied: Vec<Reading>,
     /// Objects that somebody else wrote.
     pub changed: Vec<Reading>,
     /// How many readings there were, right or not, beside those of the probes.
@@ -99,6 +101,10 @@ impl Log {
             match reading.read {
                 Read::Right => {}
                 Read::Failed(_) => failed.push(reading),
+                Read::Denied(_) => {
+                    once(&mut written.denied, reading.clone());
+                    failed.push(reading);
+                }
                 Read::Wrong(_) => once(&mut written.wrong, reading),
                 Read::Changed(_) => once(&mut written.changed, reading),
             }

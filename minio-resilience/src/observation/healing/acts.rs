@@ -274,7 +274,7 @@ pub async fn look_at_versions(
             match reading.read {
                 Read::Right => {}
                 Read::Failed(_) => kept.unread.push(reading),
-                Read::Wrong(_) | Read::Changed(_) => kept.wrong.push(reading),
+                Read::Wrong(_) | Read::Denied(_) | Read::Changed(_) => kept.wrong.push(reading),
             }
         }
     }
