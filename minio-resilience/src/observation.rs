@@ -22,7 +22,7 @@ use crate::baseline::denied;
 use crate::cli::Args;
 use crate::cli::course::{Act, Carried, Object};
 use crate::fault::UNIT;
-use crate::targets::refused;
+use crate::targets::{Node, refused};
 use crate::targets::store::LIMIT;
 use cluster::{Follower, Record};
 use healing::acts::{self, Played};
@@ -180,10 +180,8 @@ pub async fn start(
     }
     let shape = shape(args, stage.living().len()).map_err(drill::usage::<Args>)?;
     let readable = Arc::new(stage::readable(&objects, &stage.prefix));
-    let reader = |(name, store): objects::Through| {
-        Reader::new(&name, store, Arc::clone(&readable), stage.log.clone())
-    };
-    let hosts: Vec<Reader> = stage.through_living().into_iter().map(reader).collect();
+    let reader = |node: &Node| Reader::new(node, Arc::clone(&readable), stage.log.clone());
+    let hosts: Vec<Reader> = stage.living().into_iter().map(reader).collect();
     let first_due = clock.at().plus(CONNECT_FIRST);
     let prober = Prober::start(*clock, shape, hosts, first_due);
     let mut client = Client::new(clock, story, (prober, shape), args.drill.settle).of("reads");

@@ -35,6 +35,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// Its S3 interface.
     pub store: Store,
+    /// The same for readers, who have threads, and so connections, of their own.
+    pub reads: Store,
     /// Its own HTTP interface: health, and the base of the admin API.
     pub http: Http,
 }
@@ -156,15 +158,17 @@ fn node(
             .map(http::certificates)
             .transpose()?;
         let http = Http::new(endpoint, address, certificates.as_deref())?;
-        let store = Store::new(
-            (endpoint, address),
-            certificates,
-            (login, &args.region),
-            &args.bucket,
-        )?;
-        Ok::<_, String>((http, store))
+        let store = || {
+            Store::new(
+                (endpoint, address),
+                certificates.clone(),
+                (login, &args.region),
+                &args.bucket,
+            )
+        };
+        Ok::<_, String>((http, store()?, store()?))
     };
-    let (http, store) = made().map_err(usage::<Args>)?;
+    let (http, store, reads) = made().map_err(usage::<Args>)?;
     let (name, endpoint) = (instance.to_string(), endpoint.clone());
     Ok(Node {
         name,
@@ -172,6 +176,7 @@ fn node(
         endpoint,
         address,
         store,
+        reads,
         http,
     })
 }

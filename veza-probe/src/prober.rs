@@ -9,6 +9,7 @@
 
 mod shape;
 mod lateness;
+mod apart;
 mod fed;
 
 use std::any::Any;
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{At, Clock, micros, within};
 
+use apart::Apart;
 pub use fed::{Batch, Batches};
 pub use lateness::Lateness;
 pub(crate) use lateness::percentile;
@@ -188,10 +190,12 @@ pub struct Prober {
     /// One task; it owns the probes in flight, so that they end with it.
     dispatcher: JoinSet<()>,
     connectors: JoinSet<()>,
+    /// Last: what runs on it is ended first.
+    apart: Option<Apart>,
 }
 
 impl Prober {
-    /// Starts connecting at once, and probing at `first_due`. Until then a connector that succeeds
+    /// Starts connecting at once, and probing at `first_due`, on threads of its own. Until then a connector that succeeds
     /// goes on without a pause, so that all connections stand before the first probe when
     /// `first_due` is far enough ahead.
     pub fn start<H: Host>(clock: Clock, shape: Shape, hosts: Vec<H>, first_due: At) -> Prober {
@@ -205,6 +209,8 @@ impl Prober {
             alive: watch::Sender::new(0),
             idle: Mutex::new(VecDeque::new()),
         });
+        let apart = Apart::new();
+        let entered = apart.enter();
         let mut connectors = JoinSet::new();
         for (index, host) in hosts.into_iter().enumerate() {
             let task = keep_connected(Arc::clone(&pool), host, index, first_due);
@@ -216,12 +222,14 @@ impl Prober {
             Arc::clone(&store),
             dispatch(pool, first_due, stopped),
         ));
+        drop(entered);
         Prober {
             clock,
             store,
             stop,
             dispatcher,
             connectors,
+            apart: Some(apart),
         }
     }
 
@@ -278,6 +286,7 @@ impl Prober {
         self.stop.send_replace(Some(self.clock.at()));
         while self.dispatcher.join_next().await.is_some() {}
         drop(self.connectors);
+        drop(self.apart);
         self.store.resume_panic();
         let mut log = self.store.lock();
         (std::mem::take(&mut log.samples), log.lost)

@@ -9,6 +9,7 @@ use veza_probe::prober::{ActError, Host};
 use super::objects::{Read, Reading, compare};
 use super::stage::Log;
 use crate::cli::course::Object;
+use crate::targets::Node;
 use crate::targets::store::Store;
 
 /// How long one read may take.
@@ -28,10 +29,10 @@ pub struct Reader {
 
 impl Reader {
     /// Reads these objects through one node.
-    pub fn new(name: &str, store: Store, objects: Arc<Vec<Object>>, log: Log) -> Reader {
+    pub fn new(node: &Node, objects: Arc<Vec<Object>>, log: Log) -> Reader {
         Reader {
-            name: name.to_owned(),
-            store,
+            name: node.name.clone(),
+            store: node.reads.clone(),
             objects,
             places: Arc::new(Semaphore::new(IN_FLIGHT)),
             log,

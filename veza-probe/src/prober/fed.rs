@@ -113,6 +113,7 @@ impl Prober {
             stop,
             dispatcher,
             connectors: JoinSet::new(),
+            apart: None,
         }
     }
 

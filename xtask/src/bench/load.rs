@@ -1,5 +1,9 @@
 //! `cargo xtask bench load`: what pgbouncer-load costs. The same pgbench with the same options runs by
 //! itself and under the check, in turns, through the lab's pooler; what differs is the watching.
+//!
+//! pgbench by itself differs from run to run by more than watching costs. So it runs before and after each run
+//! under the check, which is compared with the middle of both (a slow drift of the host falls out), the two tell
+//! how much nothing at all differs, and the median has its interval.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -68,6 +72,8 @@ const SELECT: &str = "\\set aid random(1, 1000000)\n\
 struct Round {
     bare_tps: f64,
     checked_tps: f64,
+    bare_again_tps: f64,
+    /// Of the checked one to the middle of the other two.
     ratio: f64,
     own_cpu_percent: f64,
     own_memory_mib: f64,
@@ -81,6 +87,10 @@ struct Summary {
     seconds: u32,
     rounds: Vec<Round>,
     median_ratio: f64,
+    /// Where the median lies at 95 %, whatever the distribution; none of fewer than 6 rounds.
+    ratio_interval: Option<(f64, f64)>,
+    /// How much two runs without the check differ in half of the rounds, as a share.
+    median_noise: f64,
     worst_cpu_percent: f64,
     memory_seconds: u32,
     long_memory_mib: Option<f64>,
@@ -123,7 +133,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
         story.say(&format!("round {number} of {}", args.rounds));
-        rounds.push(bench.round(number, args.seconds).await?);
+        rounds.push(bench.round(args.seconds).await?);
     }
     let long_memory_mib = match args.memory_seconds {
         0 => None,
@@ -154,20 +164,17 @@ struct Bench {
 }
 
 impl Bench {
-    /// Both in turns; who is first changes each time.
-    async fn round(&self, number: u32, seconds: u32) -> anyhow::Result<Round> {
-        let (bare_tps, report) = if number % 2 == 1 {
-            let bare = self.bare(seconds).await?;
-            (bare, self.checked(seconds).await?)
-        } else {
-            let report = self.checked(seconds).await?;
-            (self.bare(seconds).await?, report)
-        };
+    /// By itself, under the check, by itself.
+    async fn round(&self, seconds: u32) -> anyhow::Result<Round> {
+        let bare_tps = self.bare(seconds).await?;
+        let report = self.checked(seconds).await?;
+        let bare_again_tps = self.bare(seconds).await?;
         let checked_tps = figure(&report, "tps")?;
         Ok(Round {
             bare_tps,
             checked_tps,
-            ratio: checked_tps / bare_tps,
+            bare_again_tps,
+            ratio: 2.0 * checked_tps / (bare_tps + bare_again_tps),
             own_cpu_percent: figure(&report, "own-cpu")?,
             own_memory_mib: figure(&report, "own-memory")?,
         })
@@ -269,9 +276,18 @@ fn figure(report: &Value, id: &str) -> anyhow::Result<f64> {
 }
 
 fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> Summary {
-    let mut ratios: Vec<f64> = rounds.iter().map(|round| round.ratio).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median_ratio = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
+    let sorted = |of: fn(&Round) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    };
+    let middle = |all: &[f64]| {
+        let at = |rank: usize| all.get(rank).copied().unwrap_or(0.0);
+        (at(all.len().saturating_sub(1) / 2) + at(all.len() / 2)) / 2.0
+    };
+    let ratios = sorted(|round| round.ratio);
+    let noise = |round: &Round| (1.0 - round.bare_again_tps / round.bare_tps).abs();
+    let (median_ratio, median_noise) = (middle(&ratios), middle(&sorted(noise)));
     let worst = |of: fn(&Round) -> f64| rounds.iter().map(of).fold(0.0, f64::max);
     let worst_cpu_percent = worst(|round| round.own_cpu_percent);
     let short_mib = worst(|round| round.own_memory_mib);
@@ -281,12 +297,24 @@ fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> S
         clients: args.clients,
         seconds: args.seconds,
         median_ratio,
+        ratio_interval: interval(&ratios),
+        median_noise,
         worst_cpu_percent,
         memory_seconds: args.memory_seconds,
         long_memory_mib,
         kept: median_ratio >= RATIO_MIN && worst_cpu_percent <= CPU_MAX && flat,
         rounds,
     }
+}
+
+/// The 95 % interval of a median, from sorted values: those around the middle whose ranks the binomial distribution
+/// gives, by its normal approximation.
+fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
+    let count = sorted.len();
+    let below = (count as f64 / 2.0 - 0.98 * (count as f64).sqrt()).floor();
+    let rank = (below >= 0.0).then_some(below as usize)?;
+    let (lower, upper) = (sorted.get(rank)?, sorted.get(count.checked_sub(rank + 1)?)?);
+    (count >= 6).then_some((*lower, *upper))
 }
 
 fn tell(summary: &Summary) -> anyhow::Result<()> {
@@ -298,15 +326,16 @@ fn tell(summary: &Summary) -> anyhow::Result<()> {
     )?;
     writeln!(
         out,
-        "round  pgbench tps  under the check  ratio  own CPU %  own MiB"
+        "round  pgbench tps  under the check  pgbench again  ratio  own CPU %  own MiB"
     )?;
     for (index, round) in summary.rounds.iter().enumerate() {
         writeln!(
             out,
-            "{:>5}  {:>11.1}  {:>15.1}  {:>5.3}  {:>9.2}  {:>7.1}",
+            "{:>5}  {:>11.1}  {:>15.1}  {:>13.1}  {:>5.3}  {:>9.2}  {:>7.1}",
             index + 1,
             round.bare_tps,
             round.checked_tps,
+            round.bare_again_tps,
             round.ratio,
             round.own_cpu_percent,
             round.own_memory_mib
@@ -316,6 +345,14 @@ fn tell(summary: &Summary) -> anyhow::Result<()> {
         out,
         "median ratio {:.3}, promised at least {RATIO_MIN}",
         summary.median_ratio
+    )?;
+    if let Some((lower, upper)) = summary.ratio_interval {
+        writeln!(out, "the median lies in {lower:.3} to {upper:.3} at 95 %")?;
+    }
+    writeln!(
+        out,
+        "two runs without the check differ by {:.1} % in half of the rounds",
+        100.0 * summary.median_noise
     )?;
     writeln!(
         out,
@@ -342,6 +379,7 @@ mod tests {
         Round {
             bare_tps: 100.0,
             checked_tps: 100.0 * ratio,
+            bare_again_tps: 100.0,
             ratio,
             own_cpu_percent: cpu,
             own_memory_mib: 20.0,
@@ -364,6 +402,15 @@ mod tests {
             !summarize(&args, Vec::new(), None).kept,
             "nothing was measured"
         );
+    }
+
+    #[test]
+    fn a_median_has_its_interval() {
+        let values: Vec<f64> = (0..25).map(f64::from).collect();
+        // Ranks 8 and 18 of 25, of the binomial distribution itself.
+        assert_eq!(interval(&values), Some((7.0, 17.0)));
+        assert_eq!(interval(&values[..5]), None);
+        assert_eq!(interval(&[]), None);
     }
 
     #[test]
