@@ -167,11 +167,9 @@ pub async fn start(
         // Whoever asked for the end is told by the drill; what was written is on record as a chore.
         _ = stop.wait() => Vec::new(),
     };
-    if matches!(
-        args.course.act,
-        Act::Degraded | Act::WipeDrive | Act::Bitrot
-    ) && stop.requested().is_none()
-    {
+    // In the proof it must be what healing left.
+    let is_proof = args.course.act == Act::Proof;
+    if !is_proof && !args.s3_only && stop.requested().is_none() {
         let everywhere = args.course.act == Act::WipeDrive;
         let whole = acts::whole_before(&stage, everywhere, &objects).await;
         whole.map_err(|words| {
