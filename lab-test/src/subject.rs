@@ -15,7 +15,7 @@ use crate::running::Running;
 /// How long a test waits for what must come.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a fault may outlast a check that was killed; README promises it.
+/// What a fault may outlast a check that was killed, where a check promises nothing else; README promises it.
 const PROMISED: Duration = Duration::from_secs(10);
 
 /// How long a check watches before its fault, and after service is back: as long as still shows something. Most of
@@ -37,6 +37,7 @@ pub struct Subject {
     pub folder: PathBuf,
     program: &'static str,
     groups: &'static [&'static str],
+    promised: Duration,
 }
 
 /// An instance, without what changes by itself.
@@ -91,7 +92,13 @@ impl Subject {
             folder,
             program,
             groups,
+            promised: PROMISED,
         }
+    }
+
+    /// The same, of a check that promises another time for undoing what it did when it is killed.
+    pub fn promising(self, promised: Duration) -> Subject {
+        Subject { promised, ..self }
     }
 
     /// The same with another folder, which its first run makes.
@@ -190,7 +197,7 @@ impl Subject {
                 clock::sleep(Duration::from_millis(50)).await;
             }
         };
-        if clock::within(PROMISED, undone).await.is_err() {
+        if clock::within(self.promised, undone).await.is_err() {
             let (now, records) = last;
             let text: Vec<_> = records.iter().map(std::fs::read_to_string).collect();
             panic!("not undone: {now:#?}, expected {before:#?}; records {text:?}");

@@ -22,8 +22,8 @@ use crate::baseline::denied;
 use crate::cli::Args;
 use crate::cli::course::{Act, Carried, Object};
 use crate::fault::UNIT;
-use crate::targets::{Node, refused};
 use crate::targets::store::LIMIT;
+use crate::targets::{Node, refused};
 use cluster::{Follower, Record};
 use healing::acts::{self, Played};
 use objects::{Read, Reading};
@@ -35,7 +35,7 @@ use stage::{Log, Stage, Written};
 const CONNECT_FIRST: Duration = Duration::from_millis(300);
 
 /// How many objects are tried to be read where no read is promised: each may wait for its whole limit.
-const TRIED_WITHOUT: usize = 20;
+const TRIED_WITHOUT: usize = 8;
 
 /// How often a reading that came to nothing is tried again, as an application would: busy is not lost.
 const TRIES: usize = 2;
@@ -109,12 +109,13 @@ pub fn next(args: &Args, so_far: &SoFar<'_, Args>) -> Option<Args> {
         Act::Lose | Act::Bitrot | Act::Proof => Vec::new(),
     };
     let healing = &observation.seen.healing;
-    // Nothing more is broken while something lacks a shard, and where nothing was away there is nothing to prove.
+    // Nothing more is broken while something lacks a shard or a drive is not the one that it was, and where nothing was away
+    // there is nothing to prove.
     let was_away = so_far.plan.kind.breaks() || args.course.act == Act::Bitrot;
     let whole = healing
         .record
         .as_ref()
-        .is_none_or(healing::Record::is_whole);
+        .is_none_or(|record| record.is_whole() && record.replaced.is_empty());
     if !whole || (!was_away && healing.record.is_some()) {
         return None;
     }
@@ -170,8 +171,7 @@ pub async fn start(
     // In the proof it must be what healing left.
     let is_proof = args.course.act == Act::Proof;
     if !is_proof && !args.s3_only && stop.requested().is_none() {
-        let everywhere = args.course.act == Act::WipeDrive;
-        let whole = acts::whole_before(&stage, everywhere, &objects).await;
+        let whole = acts::whole_before(&stage, args.course.act, &objects).await;
         whole.map_err(|words| {
             refused("not-whole", words, "mc admin heal ALIAS, then run it again")
         })?;

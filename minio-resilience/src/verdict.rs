@@ -11,7 +11,7 @@ use crate::baseline::promise::Promise;
 use crate::cli::Args;
 use crate::observation::cluster::{Look, Record};
 use crate::observation::{Observation, refusals::REFUSAL_LIMIT, refusals::Tried};
-use healing::Healing;
+use healing::{Healing, NOTHING_TO_HEAL};
 
 /// The promises of an act.
 #[derive(Clone, Copy, Debug)]
@@ -295,24 +295,36 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     if let Some(blind) = &experiment.blind {
         return inconclusive("observer-blind", blind.clone());
     }
-    if let Some((reason_id, reason)) = seen.healing.says_nothing() {
+    // That nothing lacked anything says nothing of healing; what was broken all the same is broken. A node that was away
+    // can't have had what was written meanwhile: there it was healed before the first look.
+    let was_behind = experiment.evidence && seen.healing.written > 0;
+    let (vacuous, nothing) = match seen.healing.says_nothing() {
+        Some((NOTHING_TO_HEAL, _)) if was_behind => (None, None),
+        Some((NOTHING_TO_HEAL, reason)) => (Some(reason), None),
+        other => (None, other),
+    };
+    if let Some((reason_id, reason)) = nothing {
         return inconclusive(reason_id, reason);
     }
-    if experiment.control_run {
-        return match seen.healing.how.as_str() {
+    let judgement = if experiment.control_run {
+        match seen.healing.how.as_str() {
             "" => experiment.judge(gates, String::new, RUNBOOK),
             how => of_gates(gates, || how.to_owned(), RUNBOOK),
-        };
-    }
-    if !experiment.evidence {
+        }
+    } else if !experiment.evidence {
         let (target, trouble) = (&experiment.target, experiment.trouble.as_deref());
         let trouble = trouble.unwrap_or("it went on answering, or nobody else did");
-        return inconclusive(
+        inconclusive(
             "no-evidence",
             format!("no evidence that {target} was broken: {trouble}"),
-        );
+        )
+    } else {
+        of_gates(gates, || held(seen), RUNBOOK)
+    };
+    match vacuous.filter(|_| judgement.verdict == Verdict::Pass) {
+        Some(reason) => inconclusive(NOTHING_TO_HEAL, reason),
+        None => judgement,
     }
-    of_gates(gates, || held(seen), RUNBOOK)
 }
 
 /// What held, in a sentence.
@@ -344,217 +356,4 @@ fn held(seen: &Seen) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PROMISES: Promises = Promises {
-        read_outage_s: 15.0,
-        service_s: 60.0,
-        redundancy_s: 120.0,
-    };
-
-    fn between(lower: f64, upper: f64) -> Option<Measured> {
-        Some(Measured {
-            lower,
-            upper: Some(upper),
-        })
-    }
-
-    /// Two of four lost, as it should go.
-    fn good() -> Seen {
-        Seen {
-            experiment: Experiment {
-                target: "minio-1".into(),
-                evidence: true,
-                ..Experiment::default()
-            },
-            promise: Some(Promise {
-                reads: true,
-                writes: false,
-            }),
-            writes_tried: true,
-            read_outage_s: between(9.0, 10.0),
-            failed_reads: Some(0),
-            unread: Some(0),
-            unread_after: Some(0),
-            refusal_s: Some(0.1),
-            taken: Some(0),
-            odd_refusals: Some(0),
-            phantoms: Some(0),
-            odd_health: Some(0),
-            service_s: between(6.0, 7.0),
-            redundancy_s: between(7.0, 8.0),
-            ..Seen::default()
-        }
-    }
-
-    fn judged(seen: &Seen) -> (Verdict, String) {
-        let judgement = judge(seen, &gates(seen, &PROMISES));
-        (judgement.verdict, judgement.reason_id)
-    }
-
-    fn with(change: impl FnOnce(&mut Seen)) -> (Verdict, String) {
-        let mut seen = good();
-        change(&mut seen);
-        judged(&seen)
-    }
-
-    type Time = fn(&mut Seen, Option<Measured>);
-
-    #[test]
-    fn times_at_below_and_above_their_limits() {
-        assert_eq!(judged(&good()), (Verdict::Pass, "all-gates-held".into()));
-        let cases: [(Time, f64, &str); 4] = [
-            (|s, m| s.read_outage_s = m, 15.0, "read-outage-missed"),
-            (|s, m| s.service_s = m, 60.0, "service-missed"),
-            (|s, m| s.redundancy_s = m, 120.0, "redundancy-missed"),
-            (
-                |s, m| s.refusal_s = m.map(|m| m.lower),
-                5.0,
-                "refusal-missed",
-            ),
-        ];
-        for (change, limit, reason_id) in cases {
-            assert_eq!(
-                with(|s| change(s, between(limit - 0.1, limit))).0,
-                Verdict::Pass,
-                "{reason_id}"
-            );
-            let missed = with(|s| change(s, between(limit + 0.1, limit + 0.2)));
-            assert_eq!(missed, (Verdict::Fail, reason_id.into()));
-            // Not known is never held.
-            assert_eq!(
-                with(|s| change(s, None)).0,
-                Verdict::Inconclusive,
-                "{reason_id}"
-            );
-        }
-        let unclear = with(|s| s.read_outage_s = between(14.9, 15.1));
-        assert_eq!(
-            unclear,
-            (Verdict::Inconclusive, "limit-inside-interval".into())
-        );
-    }
-
-    type Count = fn(&mut Seen, Option<u64>);
-
-    #[test]
-    fn what_must_not_be_at_none_and_at_one() {
-        let cases: [(Count, &str); 9] = [
-            (|s, n| s.failed_reads = n, "failed-reads-missed"),
-            (|s, n| s.unread = n, "unread-missed"),
-            (|s, n| s.unread_after = n, "unread-after-missed"),
-            (|s, n| s.taken = n, "taken-writes-missed"),
-            (|s, n| s.odd_refusals = n, "odd-refusals-missed"),
-            (|s, n| s.phantoms = n, "phantoms-missed"),
-            (|s, n| s.odd_health = n.or(Some(0)), "health-missed"),
-            (
-                |s, n| s.wrong = vec!["x".to_owned(); usize::try_from(n.unwrap_or(0)).unwrap()],
-                "wrong-bytes-missed",
-            ),
-            (
-                |s, n| s.denied = vec!["x".to_owned(); usize::try_from(n.unwrap_or(0)).unwrap()],
-                "denied-missed",
-            ),
-        ];
-        for (change, reason_id) in cases {
-            assert_eq!(with(|s| change(s, Some(0))).0, Verdict::Pass, "{reason_id}");
-            assert_eq!(
-                with(|s| change(s, Some(1))),
-                (Verdict::Fail, reason_id.into())
-            );
-        }
-        for (change, _) in &cases[..6] {
-            assert_eq!(with(|s| change(s, None)).0, Verdict::Inconclusive);
-        }
-    }
-
-    #[test]
-    fn without_read_quorum_nothing_may_be_served_and_no_outage_is_counted() {
-        let lost = |served: u64| {
-            let seen = Seen {
-                promise: Some(Promise {
-                    reads: false,
-                    writes: false,
-                }),
-                read_outage_s: None,
-                failed_reads: None,
-                unread: Some(600 - served),
-                refusal_s: Some(5.1),
-                odd_refusals: Some(3),
-                read_without: served,
-                ..good()
-            };
-            judged(&seen)
-        };
-        assert_eq!(lost(0).0, Verdict::Pass);
-        assert_eq!(lost(1), (Verdict::Fail, "served-missed".into()));
-    }
-
-    #[test]
-    fn with_write_quorum_no_refusal_is_asked_for() {
-        let seen = Seen {
-            promise: Some(Promise {
-                reads: true,
-                writes: true,
-            }),
-            writes_tried: false,
-            refusal_s: None,
-            taken: None,
-            phantoms: None,
-            odd_refusals: None,
-            ..good()
-        };
-        assert_eq!(judged(&seen).0, Verdict::Pass);
-    }
-
-    #[test]
-    fn what_somebody_else_changed_proves_nothing_and_is_named() {
-        let mut seen = good();
-        seen.changed = vec!["p/read/1 through minio-2: written by somebody else".to_owned()];
-        let judgement = judge(&seen, &gates(&seen, &PROMISES));
-        assert_eq!(
-            (judgement.verdict, judgement.reason_id.as_str()),
-            (Verdict::Inconclusive, "changed-by-others")
-        );
-        assert!(
-            judgement.reason.contains("p/read/1"),
-            "{}",
-            judgement.reason
-        );
-        seen.wrong = vec!["p/read/2".to_owned()];
-        assert_eq!(judged(&seen).0, Verdict::Fail, "wrong bytes come first");
-    }
-
-    #[test]
-    fn what_proves_nothing_is_never_a_pass() {
-        assert_eq!(
-            with(|s| s.experiment.evidence = false),
-            (Verdict::Inconclusive, "no-evidence".into())
-        );
-        assert_eq!(
-            with(|s| s.experiment.blind = Some("late".into())),
-            (Verdict::Inconclusive, "observer-blind".into())
-        );
-        assert_eq!(
-            with(|s| s.cut = Some("late".into())),
-            (Verdict::Inconclusive, "cut-short".into())
-        );
-        assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
-        assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
-    }
-
-    #[test]
-    fn a_control_run_must_show_no_outage() {
-        let control = |outage_s| {
-            let mut seen = Seen::default();
-            (seen.experiment.control_run, seen.experiment.outage_s) = (true, outage_s);
-            judged(&seen)
-        };
-        assert_eq!(control(None).0, Verdict::Pass);
-        assert_eq!(
-            control(between(0.1, 0.2)),
-            (Verdict::Fail, "no-outage-missed".into())
-        );
-    }
-}
+mod tests;

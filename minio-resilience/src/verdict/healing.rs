@@ -7,6 +7,9 @@ use crate::cli::course::Act;
 use crate::observation::healing::acts::{Kept, Played};
 use crate::observation::healing::written::Meanwhile;
 
+/// Nothing lacked anything where something was to be healed.
+pub const NOTHING_TO_HEAL: &str = "nothing-to-heal";
+
 /// What such an act saw, as far as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Healing {
@@ -22,6 +25,8 @@ pub struct Healing {
     pub healed_s: Option<Measured>,
     /// How it came about, for people.
     pub how: String,
+    /// How many changes were written while a node was away.
+    pub written: usize,
     /// Changes that three of four drives did not take; none when none were tried.
     pub unwritten: Option<usize>,
     /// Drives that came back empty or as others, and nobody here had done that; none when that was not looked at.
@@ -92,6 +97,10 @@ impl Healing {
             }),
             healed_s: record.and_then(|record| record.redundancy()),
             how: how(played),
+            written: played
+                .meanwhile
+                .as_ref()
+                .map_or(0, |all| all.new + all.overwritten + all.deleted),
             unwritten: played
                 .meanwhile
                 .as_ref()
@@ -198,7 +207,7 @@ impl Healing {
                  is known about healing",
                 self.expected
             );
-            return Some(("nothing-to-heal", words));
+            return Some((NOTHING_TO_HEAL, words));
         }
         if act == Act::Bitrot {
             let Some(rot) = self.rot else {
@@ -401,7 +410,7 @@ mod tests {
             lacking_at_first: Some(0),
             ..degraded()
         };
-        assert_eq!(nothing(vacuous), Some("nothing-to-heal"));
+        assert_eq!(nothing(vacuous), Some(NOTHING_TO_HEAL));
         let foreign = Healing {
             foreign: Some("p/x".to_owned()),
             ..degraded()
