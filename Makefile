@@ -1,7 +1,7 @@
 # Each target calls one binary or `cargo xtask`. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help drill test tidy bench-prober lab-up lab-down lab-reset lab-status pg-failover \
-	redis-sentinel minio-resilience pgbouncer-load bench-load
+	redis-sentinel minio-resilience minio-migrate-verify pgbouncer-load bench-load
 
 help: ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ redis-sentinel: ## Fails over the Redis group that the environment names; ARGS="
 
 minio-resilience: ## Takes nodes of the MinIO cluster away that the environment names; ARGS="--dry-run" shows the plan.
 	cargo run --quiet --package minio-resilience -- $(ARGS)
+
+minio-migrate-verify: ## Compares the two stores that the environment names; ARGS="--bucket NAME" picks one bucket.
+	cargo run --quiet --package minio-migrate -- verify $(ARGS)
 
 pgbouncer-load: ## Loads the pooler that the environment names; ARGS="--dry-run" shows the plan.
 	cargo run --quiet --package pgbouncer-load -- $(ARGS)

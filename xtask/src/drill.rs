@@ -56,7 +56,12 @@ pub const CHECKS: [Check; 4] = [
 ];
 
 /// What is no check, is never part of a drill, and has lab tests all the same.
-pub const DAEMONS: [Check; 2] = [
+pub const DAEMONS: [Check; 3] = [
+    Check {
+        name: "minio-migrate",
+        groups: &["minio", "minio-single"],
+        also: &[],
+    },
     Check {
         name: "pgbouncer-follow",
         groups: &["pgbouncer", "postgres"],

@@ -1,0 +1,392 @@
+//! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use veza_probe::arguments::{self, Output, Said};
+use veza_probe::verdict::{Judgement, Verdict};
+
+/// The check's name: in reports and as a program.
+pub const CHECK: &str = "minio-migrate";
+
+/// The exit codes, for the end of `--help`.
+const EXIT_CODES: &str = "Exit codes:
+  0    pass: all that is on the source is on the target, and it is the same (also: --help, --version)
+  1    refused: a store does not answer, refuses the credentials, or has no such bucket; nothing was compared
+  2    fail: something is missing, different or not to be read; it is named
+  3    missing tool: a file is not there
+  5    inconclusive: a listing broke off, objects changed meanwhile, or there was nothing to compare
+  64   usage: bad arguments or environment values
+  70   internal: a bug of this tool
+  129, 130, 143
+       interrupted by SIGHUP, SIGINT, SIGTERM";
+
+/// Compares two S3 stores, object by object and version by version, by the bytes of both. It writes nothing to either.
+///
+/// verify    reads every object and version from the source and, through the target's endpoints in turn, from the
+///           target, and compares SHA-256 of what came, content headers, user metadata, tags, retention and legal
+///           hold; then what the buckets are set to. Equal counts are no proof, and neither is a word of the
+///           stores': whatever copied it (mc mirror, rclone, replication), both sides are read again.
+///
+/// Gates:
+///   missing     objects and versions of the source that the target has not; none
+///   different   those that it has otherwise; none
+///   unexpected  objects and versions of the target that the source has not; none (--allow-unexpected: not judged)
+///   unread      those that could not be read on either side; none
+///   buckets     settings of buckets that differ: versioning, object lock, lifecycle, policy, tags, CORS, notification,
+///               encryption; none (--ignore-buckets: not judged)
+///
+/// Version ids and times of modification are the store's own and can't be copied by S3: that they differ is counted and
+/// said, and is no difference. So are ETags, which depend on the sizes of parts.
+#[derive(Debug, Parser)]
+#[command(name = "minio-migrate", version, verbatim_doc_comment, after_help = EXIT_CODES)]
+pub struct Args {
+    /// What is done; see above.
+    #[arg(value_name = "WORD", value_enum)]
+    pub word: Option<Word>,
+
+    /// The store that is moved away from: http://HOST:PORT or https://HOST:PORT. The login: MINIO_SRC_ACCESS_KEY and
+    /// MINIO_SRC_SECRET_KEY, or their _FILE.
+    #[arg(
+        long,
+        env = "MINIO_SRC_ENDPOINT",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    source_endpoint: Option<String>,
+
+    /// A node of the store that is moved to; may be repeated, and the variable has commas between. What one node does not
+    /// answer is asked of the next. The login: MINIO_DST_ACCESS_KEY and MINIO_DST_SECRET_KEY, or their _FILE.
+    #[arg(
+        long = "target-endpoint",
+        env = "MINIO_DST_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    target_endpoints: Vec<String>,
+
+    /// [`Args::source_endpoint`], read.
+    #[arg(skip)]
+    pub source: Option<Endpoint>,
+
+    /// [`Args::target_endpoints`], read.
+    #[arg(skip)]
+    pub targets: Vec<Endpoint>,
+
+    /// The region that requests are signed for.
+    #[arg(
+        long,
+        env = "MINIO_REGION",
+        value_name = "NAME",
+        default_value = "us-east-1"
+    )]
+    pub region: String,
+
+    /// Certificates in PEM that https endpoints are checked against, instead of the system's.
+    #[arg(long, env = "MINIO_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// A bucket, or a pattern with `*`; may be repeated. Without one, every bucket that the source's login sees.
+    #[arg(
+        long = "bucket",
+        env = "MINIO_MIGRATE_BUCKETS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub buckets: Vec<String>,
+
+    /// Only keys that begin so.
+    #[arg(
+        long,
+        env = "MINIO_MIGRATE_PREFIX",
+        value_name = "TEXT",
+        default_value = ""
+    )]
+    pub prefix: String,
+
+    /// Which versions are compared.
+    #[arg(
+        long,
+        env = "MINIO_MIGRATE_VERSIONS",
+        value_name = "WHICH",
+        value_enum,
+        default_value = "all"
+    )]
+    pub versions: Versions,
+
+    /// How much is read: `full`, or `sample:P`, P percent of the keys by a hash of their own. Of the others only what
+    /// listings tell is compared (that they are there, and their sizes), and the verdict says so.
+    #[arg(
+        long,
+        env = "MINIO_MIGRATE_VERIFY",
+        value_name = "HOW",
+        default_value = "full"
+    )]
+    pub verify: Depth,
+
+    /// How many objects are compared at once.
+    #[arg(long, env = "MINIO_MIGRATE_WORKERS", value_name = "NUMBER", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: u16,
+
+    /// Gate unexpected is not judged.
+    #[arg(long, env = "MINIO_MIGRATE_ALLOW_UNEXPECTED")]
+    pub allow_unexpected: bool,
+
+    /// Gate buckets is not judged.
+    #[arg(long, env = "MINIO_MIGRATE_IGNORE_BUCKETS")]
+    pub ignore_buckets: bool,
+
+    /// Writes every finding into FILE, a line of JSON for each; the report names the first ones only. It must not be there.
+    #[arg(long, env = "MINIO_MIGRATE_FINDINGS", value_name = "FILE")]
+    pub findings: Option<PathBuf>,
+
+    /// Where the result goes.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Word {
+    /// Compares both stores.
+    Verify,
+}
+
+/// Which versions are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Versions {
+    /// Every version, and how often a key was deleted.
+    All,
+    /// What a reader gets who names no version.
+    Latest,
+}
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Depth {
+    /// Everything.
+    Full,
+    /// This share of the keys, in percent.
+    Sample(f64),
+}
+
+impl FromStr for Depth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Depth, String> {
+        let percent = match text.split_once(':') {
+            None if text == "full" => return Ok(Depth::Full),
+            Some(("sample", percent)) => percent.parse::<f64>().ok(),
+            _ => None,
+        };
+        let percent = percent.filter(|percent| *percent > 0.0 && *percent < 100.0);
+        let percent = percent.ok_or("expected full, or sample:P with P between 0 and 100")?;
+        Ok(Depth::Sample(percent))
+    }
+}
+
+/// A server's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its URL, without a slash at the end.
+    pub url: String,
+    /// Its host and port, for people.
+    pub name: String,
+}
+
+/// What came of the arguments.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Arguments to run with.
+    Run(Box<Args>),
+    /// `--help` or `--version`: the text to print.
+    Tell(String),
+    /// `--show` or `--compare`: one report, or two.
+    Look(Vec<PathBuf>),
+    /// Bad arguments or environment values.
+    Usage(Judgement),
+}
+
+/// Parses arguments and environment.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
+    let read = Args::command().try_get_matches_from(args);
+    let mut args = match read.and_then(|matches| Args::from_arg_matches(&matches)) {
+        Ok(args) => args,
+        Err(error) => {
+            return match Said::from(&error) {
+                Said::Asked(text) => Parsed::Tell(text),
+                Said::Wrong(words) => Parsed::Usage(usage(words)),
+            };
+        }
+    };
+    if let Some(paths) = args.output.looked_at() {
+        return Parsed::Look(paths);
+    }
+    match args.complete() {
+        Ok(()) => Parsed::Run(Box::new(args)),
+        Err(words) => Parsed::Usage(usage(words)),
+    }
+}
+
+/// The variables that this check takes from its environment, beside those that every tool does.
+pub fn variables() -> Vec<String> {
+    let mut all = arguments::variables(&Args::command(), &[]);
+    for side in ["MINIO_SRC", "MINIO_DST"] {
+        for key in ["ACCESS_KEY", "SECRET_KEY"] {
+            all.push(format!("{side}_{key}"));
+            all.push(format!("{side}_{key}_FILE"));
+        }
+    }
+    all
+}
+
+/// A judgement on bad arguments.
+pub fn usage(words: impl Into<String>) -> Judgement {
+    let next = format!("{CHECK} --help");
+    Judgement::new(Verdict::Usage, "bad-arguments", words, next)
+}
+
+impl Args {
+    fn complete(&mut self) -> Result<(), String> {
+        self.output.check()?;
+        if self.word.is_none() {
+            return Err("what is to be done? There is: verify".to_owned());
+        }
+        let given = self.source_endpoint.as_deref();
+        let source = given.filter(|text| !text.is_empty());
+        let source =
+            source.ok_or("no source: set MINIO_SRC_ENDPOINT, or give --source-endpoint")?;
+        self.source = Some(endpoint(source, "MINIO_SRC_ENDPOINT or --source-endpoint")?);
+        let flag = "MINIO_DST_ENDPOINTS or --target-endpoint";
+        let targets = self.target_endpoints.iter().map(|text| text.trim());
+        let targets = targets.filter(|text| !text.is_empty());
+        self.targets = targets
+            .map(|text| endpoint(text, flag))
+            .collect::<Result<_, _>>()?;
+        if self.targets.is_empty() {
+            return Err("no target: set MINIO_DST_ENDPOINTS, or give --target-endpoint".to_owned());
+        }
+        if self
+            .targets
+            .iter()
+            .any(|target| Some(target) == self.source.as_ref())
+        {
+            return Err(format!("{flag}: the source is its own target"));
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.*".contains(c);
+        let is_odd = |name: &&String| name.is_empty() || !name.chars().all(plain);
+        match self.buckets.iter().find(is_odd) {
+            Some(name) => Err(format!(
+                "--bucket {name}: expected a bucket's name, or a pattern with *"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a bucket is one that was asked for.
+    pub fn wants(&self, bucket: &str) -> bool {
+        self.buckets.is_empty() || self.buckets.iter().any(|pattern| fits(pattern, bucket))
+    }
+
+    /// Both ends, for people.
+    pub fn system(&self) -> String {
+        let source = self.source.as_ref().map_or("", |source| &source.name);
+        let target = self.targets.first().map_or("", |target| &target.name);
+        format!("S3 {source} to {target}")
+    }
+}
+
+/// One URL. It is never repeated in a message: it may hold a password.
+fn endpoint(text: &str, flag: &str) -> Result<Endpoint, String> {
+    let wrong = || format!("{flag}: expected http://HOST:PORT or https://HOST:PORT");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = rest.split_once(':').map_or((rest, "9000"), |split| split);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if !["http", "https"].contains(&scheme)
+        || host.is_empty()
+        || !host.chars().all(plain)
+        || port == 0
+    {
+        return Err(wrong());
+    }
+    let name = format!("{}:{port}", host.to_ascii_lowercase());
+    Ok(Endpoint {
+        url: format!("{scheme}://{name}"),
+        name,
+    })
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any text.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
+            let cuts = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
+            cuts.filter_map(|at| tail.get(at..))
+                .any(|tail| fits(rest, tail))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Parsed {
+        let all = [
+            "minio-migrate",
+            "verify",
+            "--source-endpoint=http://old:9000",
+            "--target-endpoint=http://new:9000",
+        ];
+        parse(all.iter().chain(args).map(OsString::from))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        match parsed(args) {
+            Parsed::Usage(judgement) => judgement.reason,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn garbage_in_a_flag_is_usage_and_names_the_flag() {
+        for (flag, value) in [
+            ("--verify", "half"),
+            ("--verify", "sample:0"),
+            ("--verify", "sample:100"),
+            ("--workers", "0"),
+            ("--versions", "some"),
+            ("--bucket", "A_B"),
+            ("--target-endpoint", "new"),
+            ("--target-endpoint", "http://user:hunter2@new"),
+            ("--target-endpoint", "http://old:9000"),
+        ] {
+            let words = refused(&[&format!("{flag}={value}")]);
+            assert!(words.contains(flag), "{flag}={value}: {words}");
+            assert!(!words.contains("hunter2"), "{words}");
+        }
+    }
+
+    #[test]
+    fn patterns_stand_for_buckets() {
+        let Parsed::Run(args) = parsed(&["--bucket=veza-*-tracks,other"]) else {
+            panic!()
+        };
+        assert!(
+            args.wants("veza-prod-tracks") && args.wants("veza--tracks") && args.wants("other")
+        );
+        assert!(
+            !args.wants("veza-prod") && !args.wants("others") && !args.wants("x-veza-prod-tracks")
+        );
+        let Parsed::Run(args) = parsed(&[]) else {
+            panic!()
+        };
+        assert!(args.wants("anything"));
+    }
+}

@@ -1,0 +1,159 @@
+//! minio-migrate: compares two S3 stores, object by object and version by version, by the bytes of both.
+
+mod cli;
+mod targets;
+mod baseline;
+mod observation;
+mod verdict;
+mod report;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use veza_probe::clock::{Clock, Stop};
+use veza_probe::environment;
+use veza_probe::report::keep::Keep;
+use veza_probe::report::{Report, Untouched, keep};
+use veza_probe::story::Story;
+use veza_probe::undo;
+use veza_probe::verdict::{Judgement, Verdict};
+
+use baseline::Baseline;
+use cli::{Args, CHECK, Parsed};
+use observation::Watch;
+use targets::Targets;
+use verdict::Promises;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let entered = environment::enter(&args, &cli::variables(), |name| std::env::var_os(name));
+    if let Err(error) = entered {
+        return told_usage(&Clock::start(), &cli::usage(error.to_string()));
+    }
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(check(args)),
+        Err(error) => {
+            let reason = format!("starting the runtime failed: {error}");
+            let judgement =
+                Judgement::new(Verdict::MissingTool, "no-runtime", reason, "run it again");
+            told_usage(&Clock::start(), &judgement)
+        }
+    }
+}
+
+async fn check(args: Vec<OsString>) -> ExitCode {
+    let clock = Clock::start();
+    let args = match cli::parse(args) {
+        Parsed::Run(args) => args,
+        Parsed::Tell(text) => {
+            tell(&mut std::io::stdout(), &text);
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Look(paths) => match keep::look_at(&paths) {
+            Ok(text) => {
+                tell(&mut std::io::stdout(), &text);
+                return ExitCode::SUCCESS;
+            }
+            Err(words) => return told_usage(&clock, &cli::usage(words)),
+        },
+        Parsed::Usage(judgement) => return told_usage(&clock, &judgement),
+    };
+    let story = Story::new(args.output.quiet);
+    let keep = Keep::new(CHECK, &args.output);
+    let kept = keep.look_at_metrics();
+    let kept = kept.and_then(|()| keep.open(&clock, &story, &report::unfinished(&clock)));
+    let (report, kept) = match (Stop::listen(), kept) {
+        (Ok(stop), Ok(kept)) => (attended(clock, &args, &story, stop).await, kept),
+        (Err(error), kept) => {
+            let reason = format!("installing signal handlers failed: {error}");
+            let why = Judgement::new(
+                Verdict::MissingTool,
+                "no-signal-handlers",
+                reason,
+                "run it again",
+            );
+            (
+                report::untouched(&clock, &args, why.into()),
+                kept.ok().flatten(),
+            )
+        }
+        (Ok(_), Err(why)) => (report::untouched(&clock, &args, why), None),
+    };
+    story.say(&format!("{}: {}", report.verdict, report.reason));
+    keep.save(kept.as_ref(), &report, &story);
+    keep.save_metrics(&report, &story);
+    story.end();
+    tell(
+        &mut std::io::stdout(),
+        &keep::printed(&args.output, &report),
+    );
+    ExitCode::from(report.exit_code)
+}
+
+fn told_usage(clock: &Clock, judgement: &Judgement) -> ExitCode {
+    let report = report::of(clock, judgement);
+    tell(&mut std::io::stderr(), &veza_probe::report::text(&report));
+    ExitCode::from(report.exit_code)
+}
+
+/// A reader that went away is no reason to lose the exit code.
+fn tell(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+/// A run, and what becomes of it when a panic ends it.
+async fn attended(clock: Clock, args: &Args, story: &Story, stop: Stop) -> Report {
+    let ended = undo::guarded(run(clock, args, story, stop)).await;
+    ended.unwrap_or_else(|words| {
+        let reason = format!("a bug of this tool ended the run: {words}");
+        let next = "report it with the story above";
+        let judgement = Judgement::new(Verdict::Internal, "bug", reason, next);
+        report::untouched(&clock, args, judgement.into())
+    })
+}
+
+async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report {
+    let found = tokio::select! {
+        found = look(args) => found,
+        signal = stop.wait() => {
+            let judgement = Judgement::new(Verdict::Interrupted(signal), "interrupted", "nothing was compared", "run it again");
+            Err(judgement.into())
+        }
+    };
+    let (targets, baseline) = match found {
+        Ok(found) => found,
+        Err(why) => return report::untouched(&clock, args, why),
+    };
+    let book = match Watch::book(args) {
+        Ok(book) => book,
+        Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
+    };
+    let watch = Watch {
+        clock,
+        args,
+        targets: &targets,
+        baseline: &baseline,
+        story,
+        book: book.clone(),
+    };
+    let stopped = tokio::select! {
+        () = watch.compare() => None,
+        signal = stop.wait() => Some(signal),
+    };
+    let seen = book.close();
+    let promises = Promises {
+        more_allowed: args.allow_unexpected,
+        buckets_ignored: args.ignore_buckets,
+        depth: args.verify,
+    };
+    let gates = verdict::gates(&seen, &promises);
+    let judgement = verdict::judge(&seen, &gates, &promises, stopped);
+    report::assemble(&clock, args, &judgement, (&baseline, &seen, gates))
+}
+
+async fn look(args: &Args) -> Result<(Targets, Baseline), Untouched> {
+    let targets = targets::resolve(args)?;
+    let baseline = baseline::measure(args, &targets).await?;
+    Ok((targets, baseline))
+}

@@ -1,0 +1,342 @@
+//! Compares what both stores have of one key: each version's bytes, and all that belongs to them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use sha2::{Digest, Sha256};
+use veza_probe::clock;
+
+use super::findings::{Book, Finding, Kind};
+use super::walk::{Entry, Version};
+use crate::cli::Depth;
+use crate::targets::s3::{Failure, LIMIT, S3, answered, causes};
+
+/// Whose keys are compared, and how.
+#[derive(Clone)]
+pub struct Comparer {
+    /// What is moved away from.
+    pub source: S3,
+    /// What is moved to.
+    pub target: S3,
+    /// How much is read.
+    pub depth: Depth,
+    /// Where it is written down.
+    pub book: Book,
+}
+
+/// A version as it was read.
+struct Content {
+    sha256: [u8; 32],
+    size_bytes: u64,
+    etag: String,
+    /// What belongs to it, by a name for people.
+    about: BTreeMap<String, String>,
+}
+
+/// The place of a finding.
+struct Place<'a> {
+    bucket: &'a str,
+    key: &'a str,
+}
+
+impl Place<'_> {
+    fn finding(&self, kind: Kind, version: Option<&Version>, words: impl Into<String>) -> Finding {
+        Finding {
+            kind,
+            bucket: self.bucket.to_owned(),
+            key: self.key.to_owned(),
+            version: version.and_then(|version| version.id.clone()),
+            words: words.into(),
+        }
+    }
+}
+
+impl Comparer {
+    /// A key that only one of them has.
+    pub fn only(&self, kind: Kind, bucket: &str, entry: &Entry) {
+        let place = Place {
+            bucket,
+            key: &entry.key,
+        };
+        let (versions, marks) = (entry.versions.len(), entry.marks);
+        let mut words = format!("{versions} versions");
+        if marks > 0 {
+            words = format!("{words} and {marks} marks of deletion");
+        }
+        self.book
+            .take(place.finding(kind, entry.versions.front(), words));
+    }
+
+    /// A key that both have. Versions are set side by side from the newest on: a copy of the newest alone is missing the rest.
+    pub async fn both(&self, bucket: &str, one: &Entry, other: &Entry) {
+        let place = Place {
+            bucket,
+            key: &one.key,
+        };
+        let reads = is_read(self.depth, &one.key);
+        for number in 0..one.versions.len().max(other.versions.len()) {
+            match (one.versions.get(number), other.versions.get(number)) {
+                (Some(source), Some(target)) => self.pair(&place, (source, target), reads).await,
+                (Some(source), None) => {
+                    let words = "a version of a key that is there";
+                    self.book
+                        .take(place.finding(Kind::Missing, Some(source), words));
+                }
+                (None, Some(target)) => {
+                    let words = "a version of a key that is there";
+                    self.book
+                        .take(place.finding(Kind::Unexpected, Some(target), words));
+                }
+                (None, None) => {}
+            }
+        }
+        if one.marks != other.marks || one.is_deleted != other.is_deleted {
+            let told = |entry: &Entry| {
+                let state = if entry.is_deleted { "deleted" } else { "there" };
+                format!("{state}, {} marks of deletion", entry.marks)
+            };
+            let words = format!("source: {}; target: {}", told(one), told(other));
+            self.book.take(place.finding(Kind::Different, None, words));
+        } else {
+            self.book.count(|seen| seen.marks += one.marks as u64);
+        }
+        self.book.count(|seen| seen.keys += 1);
+    }
+
+    async fn pair(&self, place: &Place<'_>, (source, target): (&Version, &Version), reads: bool) {
+        self.book.count(|seen| {
+            seen.etags += u64::from(source.etag != target.etag);
+            seen.ids += u64::from(source.id != target.id);
+        });
+        let amiss = |kind, words: String| self.book.take(place.finding(kind, Some(source), words));
+        if source.size_bytes != target.size_bytes {
+            let (one, other) = (source.size_bytes, target.size_bytes);
+            return amiss(
+                Kind::Different,
+                format!("{one} bytes on the source, {other} on the target"),
+            );
+        }
+        if !reads {
+            return self.book.count(|seen| seen.listed += 1);
+        }
+        let (one, other) = tokio::join!(
+            read(&self.source, place, source),
+            read(&self.target, place, target)
+        );
+        for (side, version, content) in [("source", source, &one), ("target", target, &other)] {
+            match content {
+                Err(failure) if failure.is_gone() => {
+                    return amiss(
+                        Kind::Changed,
+                        format!("on the {side} since it was listed: {failure}"),
+                    );
+                }
+                Err(failure) => return amiss(Kind::Unread, format!("on the {side}: {failure}")),
+                Ok(content) if content.etag != version.etag => {
+                    let words = format!(
+                        "on the {side} since it was listed: ETag {} then, {} now",
+                        version.etag, content.etag
+                    );
+                    return amiss(Kind::Changed, words);
+                }
+                Ok(_) => {}
+            }
+        }
+        if let (Ok(one), Ok(other)) = (one, other) {
+            self.book.count(|seen| seen.bytes += one.size_bytes);
+            match differences(&one, &other).as_slice() {
+                [] => self.book.count(|seen| seen.same += 1),
+                all => amiss(Kind::Different, all.join("; ")),
+            }
+        }
+    }
+}
+
+/// Whether the bytes of a key are read: decided by the key itself, so that another run takes the same ones.
+fn is_read(depth: Depth, key: &str) -> bool {
+    match depth {
+        Depth::Full => true,
+        Depth::Sample(percent) => {
+            let hash = Sha256::digest(key.as_bytes());
+            let first = hash
+                .iter()
+                .take(4)
+                .fold(0_u32, |sum, byte| (sum << 8) | u32::from(*byte));
+            f64::from(first) / f64::from(u32::MAX) * 100.0 < percent
+        }
+    }
+}
+
+/// What of two versions is not the same.
+fn differences(one: &Content, other: &Content) -> Vec<String> {
+    let mut all = Vec::new();
+    if one.sha256 != other.sha256 {
+        all.push("their bytes differ (SHA-256)".to_owned());
+    }
+    let names: Vec<&String> = one.about.keys().chain(other.about.keys()).collect();
+    let mut names = names;
+    names.sort();
+    names.dedup();
+    for name in names {
+        let value = |content: &Content| content.about.get(name).cloned();
+        let told = |value: Option<String>| {
+            value.map_or_else(|| "none".to_owned(), |value| format!("{value:?}"))
+        };
+        if value(one) != value(other) {
+            all.push(format!(
+                "{name}: {} on the source, {} on the target",
+                told(value(one)),
+                told(value(other))
+            ));
+        }
+    }
+    all
+}
+
+/// Reads a version, hashes its bytes, and gathers what belongs to it. A body that ends early or stands still is read again.
+async fn read(store: &S3, place: &Place<'_>, version: &Version) -> Result<Content, Failure> {
+    store.ask(|client| read_once(client, place, version)).await
+}
+
+async fn read_once(
+    client: &aws_sdk_s3::Client,
+    place: &Place<'_>,
+    version: &Version,
+) -> Result<Content, Failure> {
+    let request = client.get_object().bucket(place.bucket).key(place.key);
+    let request = request.set_version_id(version.id.clone());
+    let mut answer = answered(request.send()).await?;
+    let (mut hash, mut size_bytes) = (Sha256::new(), 0);
+    loop {
+        let chunk = clock::within(LIMIT, answer.body.next()).await;
+        let chunk = chunk.map_err(|elapsed| Failure::silent(format!("its bytes: {elapsed}")))?;
+        let Some(chunk) = chunk else { break };
+        let chunk =
+            chunk.map_err(|error| Failure::silent(format!("its bytes: {}", causes(&error))))?;
+        size_bytes += chunk.len() as u64;
+        hash.update(&chunk);
+    }
+    let announced = answer
+        .content_length
+        .and_then(|length| u64::try_from(length).ok());
+    if announced.is_some_and(|announced| announced != size_bytes) {
+        return Err(Failure::silent(format!(
+            "{size_bytes} bytes came instead of {announced:?}"
+        )));
+    }
+    let mut about = about(&answer);
+    if answer.tag_count.unwrap_or_default() > 0 {
+        let request = client
+            .get_object_tagging()
+            .bucket(place.bucket)
+            .key(place.key);
+        let tags = answered(request.set_version_id(version.id.clone()).send()).await?;
+        for tag in tags.tag_set {
+            about.insert(format!("tag {}", tag.key), tag.value);
+        }
+    }
+    Ok(Content {
+        sha256: hash.finalize().into(),
+        size_bytes,
+        etag: answer.e_tag.unwrap_or_default(),
+        about,
+    })
+}
+
+/// All that belongs to an object beside its bytes, as far as S3 lets it be written.
+fn about(answer: &GetObjectOutput) -> BTreeMap<String, String> {
+    let headers = [
+        ("Content-Type", answer.content_type.clone()),
+        ("Cache-Control", answer.cache_control.clone()),
+        ("Content-Disposition", answer.content_disposition.clone()),
+        ("Content-Encoding", answer.content_encoding.clone()),
+        ("Content-Language", answer.content_language.clone()),
+        ("Expires", answer.expires_string.clone()),
+        ("website redirect", answer.website_redirect_location.clone()),
+        (
+            "retention mode",
+            answer
+                .object_lock_mode
+                .as_ref()
+                .map(|mode| mode.as_str().to_owned()),
+        ),
+        (
+            "retained until",
+            answer
+                .object_lock_retain_until_date
+                .map(|until| until.to_string()),
+        ),
+        (
+            "legal hold",
+            answer
+                .object_lock_legal_hold_status
+                .as_ref()
+                .map(|hold| hold.as_str().to_owned()),
+        ),
+    ];
+    let headers = headers
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let none = HashMap::new();
+    let metadata = answer.metadata.as_ref().unwrap_or(&none).iter();
+    // Names of user metadata are headers: their case is not kept.
+    let metadata = metadata.map(|(name, value)| {
+        (
+            format!("metadata {}", name.to_ascii_lowercase()),
+            value.clone(),
+        )
+    });
+    headers.chain(metadata).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(byte: u8, about: &[(&str, &str)]) -> Content {
+        let about = about
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Content {
+            sha256: [byte; 32],
+            size_bytes: 1,
+            etag: String::new(),
+            about: about.collect(),
+        }
+    }
+
+    #[test]
+    fn bytes_and_all_that_belongs_to_them_are_compared() {
+        let one = content(1, &[("Content-Type", "audio/flac"), ("tag a", "1")]);
+        assert!(
+            differences(
+                &one,
+                &content(1, &[("Content-Type", "audio/flac"), ("tag a", "1")])
+            )
+            .is_empty()
+        );
+        let words = differences(
+            &one,
+            &content(2, &[("Content-Type", "audio/mpeg"), ("tag b", "1")]),
+        )
+        .join("; ");
+        for word in [
+            "SHA-256",
+            "Content-Type: \"audio/flac\" on the source",
+            "tag a: \"1\" on the source, none",
+            "tag b: none",
+        ] {
+            assert!(words.contains(word), "{word}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_about_its_share_and_always_the_same() {
+        let keys: Vec<String> = (0..2000).map(|number| format!("tracks/{number}")).collect();
+        let taken = |depth| keys.iter().filter(|key| is_read(depth, key)).count();
+        assert_eq!(taken(Depth::Full), 2000);
+        let tenth = taken(Depth::Sample(10.0));
+        assert!((140..260).contains(&tenth), "{tenth}");
+        assert_eq!(tenth, taken(Depth::Sample(10.0)));
+    }
+}
