@@ -233,14 +233,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
 
 /// The variables that this check takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let mut all = arguments::variables(&Args::command(), &[]);
-    for side in ["MINIO_SRC", "MINIO_DST"] {
-        for key in ["ACCESS_KEY", "SECRET_KEY"] {
-            all.push(format!("{side}_{key}"));
-            all.push(format!("{side}_{key}_FILE"));
-        }
-    }
-    all
+    let secrets = [
+        "MINIO_SRC_ACCESS_KEY",
+        "MINIO_SRC_SECRET_KEY",
+        "MINIO_DST_ACCESS_KEY",
+        "MINIO_DST_SECRET_KEY",
+    ];
+    arguments::variables(&Args::command(), &secrets)
 }
 
 /// A judgement on bad arguments.

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 impl Check for Args {
     const NAME: &'static str = "minio-resilience";
-    const PASSWORDS: &'static [&'static str] = &[];
+    const SECRETS: &'static [&'static str] = &["MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"];
     type Targets = Targets;
     type Baseline = Baseline;
     type Watch = Watch;

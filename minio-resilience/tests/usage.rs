@@ -101,3 +101,13 @@ fn without_an_incus_it_is_a_missing_tool() {
         "{text}"
     );
 }
+
+#[test]
+fn the_login_may_come_from_a_file_of_variables() {
+    let path = std::env::temp_dir().join(format!("minio-resilience-env-{}", std::process::id()));
+    std::fs::write(&path, "MINIO_ACCESS_KEY=a\nMINIO_SECRET_KEY_FILE=/run/s\n").unwrap();
+    let flag = format!("--env-file={}", path.display());
+    let output = run(&[&flag, "--version"], &[]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}

@@ -35,7 +35,11 @@ fn main() -> ExitCode {
 
 impl Check for Args {
     const NAME: &'static str = "pg-failover-check";
-    const PASSWORDS: &'static [&'static str] = &["PGAF_MONITOR", "PGAF_FORMATION", "DATABASE"];
+    const SECRETS: &'static [&'static str] = &[
+        "PGAF_MONITOR_PASSWORD",
+        "PGAF_FORMATION_PASSWORD",
+        "DATABASE_PASSWORD",
+    ];
     type Targets = Targets;
     type Baseline = Baseline;
     type Watch = Watch;

@@ -210,8 +210,12 @@ fn access(uri: &Secret, flag: &str, prefix: &str, typed: bool) -> Result<Access,
 
 /// The variables that this tool takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let passwords = ["PGAF_MONITOR", "PGAF_FORMATION", "PGBOUNCER_ADMIN"];
-    arguments::variables(&Args::command(), &passwords)
+    let secrets = [
+        "PGAF_MONITOR_PASSWORD",
+        "PGAF_FORMATION_PASSWORD",
+        "PGBOUNCER_ADMIN_PASSWORD",
+    ];
+    arguments::variables(&Args::command(), &secrets)
 }
 
 /// clap's error as ours.

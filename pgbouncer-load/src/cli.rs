@@ -279,8 +279,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
 
 /// The variables that this check takes from its environment, beside those that every tool does.
 pub fn variables() -> Vec<String> {
-    let passwords = ["DATABASE", "PGBOUNCER_ADMIN", "PGAF_FORMATION"];
-    arguments::variables(&Args::command(), &passwords)
+    let secrets = [
+        "DATABASE_PASSWORD",
+        "PGBOUNCER_ADMIN_PASSWORD",
+        "PGAF_FORMATION_PASSWORD",
+    ];
+    arguments::variables(&Args::command(), &secrets)
 }
 
 /// clap's error as ours.

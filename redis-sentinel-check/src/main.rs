@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 impl Check for Args {
     const NAME: &'static str = "redis-sentinel-check";
-    const PASSWORDS: &'static [&'static str] = &["REDIS", "REDIS_SENTINEL"];
+    const SECRETS: &'static [&'static str] = &["REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD"];
     type Targets = Targets;
     type Baseline = Baseline;
     type Watch = Watch;

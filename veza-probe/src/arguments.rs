@@ -211,12 +211,12 @@ impl From<&clap::Error> for Said {
 }
 
 /// The variables that a tool takes from its environment, beside those that every tool does: those of its
-/// flags, and the password that belongs to each prefix.
-pub fn variables(command: &Command, prefixes: &[&str]) -> Vec<String> {
+/// flags, and those of its secrets, which are no flags.
+pub fn variables(command: &Command, secrets: &[&str]) -> Vec<String> {
     let of_flags = command.get_arguments().filter_map(clap::Arg::get_env);
     let of_flags = of_flags.filter_map(|name| name.to_str().map(str::to_owned));
-    let passwords = prefixes.iter().map(|prefix| format!("{prefix}_PASSWORD"));
-    of_flags.chain(passwords).collect()
+    let secrets = secrets.iter().map(|name| (*name).to_owned());
+    of_flags.chain(secrets).collect()
 }
 
 /// The name of an Incus project.

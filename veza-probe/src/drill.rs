@@ -84,9 +84,8 @@ pub trait Check: CommandFactory + FromArgMatches + Sized {
     /// Its name: in reports, in records, and as a program.
     const NAME: &'static str;
 
-    /// The prefixes of the variables that its passwords come from: `PGAF_MONITOR` of
-    /// `PGAF_MONITOR_PASSWORD`.
-    const PASSWORDS: &'static [&'static str];
+    /// The variables that its secrets come from, or whose `_FILE` they do: `PGAF_MONITOR_PASSWORD`.
+    const SECRETS: &'static [&'static str];
 
     /// Whom it is about: arguments turned into logins and addresses.
     type Targets;

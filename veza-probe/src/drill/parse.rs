@@ -82,7 +82,7 @@ fn told<C: Check>(error: &clap::Error) -> Parsed<C> {
 
 /// The variables that a check takes from its environment, beside those that every tool does.
 pub(super) fn variables<C: Check>() -> Vec<String> {
-    arguments::variables(&C::command(), C::PASSWORDS)
+    arguments::variables(&C::command(), C::SECRETS)
 }
 
 /// A judgement on bad arguments.
