@@ -67,6 +67,10 @@ impl Check for Args {
         fault::longest(self)
     }
 
+    fn preparation(&self) -> Duration {
+        fault::preparation(self)
+    }
+
     fn redundancy_target(&self) -> Duration {
         fault::redundancy(self)
     }

@@ -116,6 +116,12 @@ pub trait Check: CommandFactory + FromArgMatches + Sized {
     /// fault.
     fn rto_target(&self) -> Duration;
 
+    /// The longest that [`Check::start`] may take before its warm-up, beside the minute that every check has: the
+    /// watchdog ends a check that is later with its fault.
+    fn preparation(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// The longest until redundancy is back after the heal.
     fn redundancy_target(&self) -> Duration;
 

@@ -44,7 +44,7 @@ pub(super) async fn journal<C: Check>(
         plan: &plan,
         members,
         chores: check.chores(found, run),
-        warm_up: check.drill().warm_up,
+        warm_up: check.drill().warm_up + check.preparation(),
     };
     let watchdog = Command::new("/proc/self/exe")
         .arg(WATCHDOG_WORD)

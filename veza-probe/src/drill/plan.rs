@@ -97,7 +97,8 @@ pub(super) async fn agreed<C: Check>(
 ) -> Result<(), Untouched> {
     let args = check.drill();
     if let Some(window) = &args.window {
-        let watched = args.warm_up + STEADY_LIMIT + check.redundancy_target() + args.settle;
+        let before = check.preparation() + args.warm_up + STEADY_LIMIT;
+        let watched = before + check.redundancy_target() + args.settle;
         let needed = watched + INJECT_LIMIT + Duration::from_secs(plan.ttl_s);
         window
             .fits(clock.wall(clock.at()), needed)

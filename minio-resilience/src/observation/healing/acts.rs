@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use veza_probe::clock::At;
+use veza_probe::clock::{self, At};
 
 use super::Record;
 use super::healer::Healer;
-use super::look::{KeyVersion, short};
+use super::look::{KeyVersion, Look, short};
 use super::rot::{Rot, rot};
 use super::written::{Meanwhile, versions, write_meanwhile};
 use crate::cli::course::{Act, Object};
@@ -26,6 +26,9 @@ const EVERYWHERE_LIMIT: Duration = Duration::from_secs(120);
 /// How long what was just written may take to be whole on every drive, before a heal is asked for and in all.
 const WHOLE_PATIENCE: Duration = Duration::from_secs(3);
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at what heals by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All that was seen in such an act.
 #[derive(Clone, Debug, Default)]
@@ -215,24 +218,31 @@ pub async fn whole_before(stage: &Stage, act: Act, objects: &[Object]) -> Result
     list(stage, objects, &mut played).await;
     let mut record = Record::default();
     let healer = healer(stage, played.versions);
-    healer.look(&mut record).await;
-    if !record.is_whole() {
+    let begun = stage.clock.at();
+    let deadline = begun.plus(WHOLE_LIMIT);
+    // What somebody else has put there does not make ours unreadable; whether he changes it is seen by reading.
+    let settled = |record: &Record| match record.looks.last() {
+        Some(look) if lose => look.whole == look.expected && look.expected > 0,
+        last => last.is_some_and(Look::is_whole),
+    };
+    loop {
         // What is left of writes that were refused goes with the first look.
         healer.look(&mut record).await;
-    }
-    if record.lacking_now() > 0 {
-        let deadline = stage.clock.at().plus(WHOLE_LIMIT);
-        let limits = (WHOLE_PATIENCE, deadline);
-        healer.until_whole(limits, &mut record, &|_| {}).await;
+        let now = stage.clock.at();
+        if settled(&record) || now >= deadline {
+            break;
+        }
+        match now >= begun.plus(WHOLE_PATIENCE) {
+            true => healer.ask(deadline, &mut record, &|_| {}).await,
+            false => clock::sleep(LOOK_AGAIN).await,
+        }
     }
     let troubles = played
         .troubles
         .into_iter()
         .chain(record.trouble.iter().cloned());
     match record.looks.last() {
-        Some(look) if look.is_whole() => {}
-        // What somebody else has put there does not make ours unreadable; whether he changes it is seen by reading.
-        Some(look) if lose && look.whole == look.expected && look.expected > 0 => {}
+        Some(_) if settled(&record) => {}
         Some(look) => return Err(look.told(look.expected)),
         None => return Err(troubles.collect::<Vec<_>>().join("; ")),
     }

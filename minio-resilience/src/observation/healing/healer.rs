@@ -166,7 +166,7 @@ impl Healer {
     }
 
     /// Asks for one heal, and looks what came of it.
-    async fn ask(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
+    pub async fn ask(&self, deadline: At, record: &mut Record, say: &dyn Fn(String)) {
         let before = record.lacking_now();
         let left_us = u64::try_from(deadline.us_since(self.clock.at())).unwrap_or(0);
         let limit = Duration::from_micros(left_us).max(Duration::from_secs(1));
