@@ -326,8 +326,17 @@ mod tests {
         let redis = ["redis-sentinel-check", "reference-backend"];
         assert_eq!(names("redis"), redis);
         assert_eq!(names("monitoring"), ["reference-backend"]);
+        assert_eq!(names("minio"), ["minio-resilience", "minio-migrate"]);
+        assert_eq!(names("minio-single"), ["minio-migrate"]);
         assert_eq!(names("another"), Vec::<&str>::new());
-        let known = ["monitoring", "pgbouncer", "postgres", "redis"];
+        let known = [
+            "minio",
+            "minio-single",
+            "monitoring",
+            "pgbouncer",
+            "postgres",
+            "redis",
+        ];
         assert_eq!(known_groups(), known);
     }
 
