@@ -355,9 +355,9 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_with_a_variable_and_every_password_is_known() {
+    fn every_flag_with_a_variable_and_every_secret_is_known() {
         let command = <Tool as clap::CommandFactory>::command();
-        let all = variables(&command, &["PG"]);
+        let all = variables(&command, &["PG_PASSWORD"]);
         for name in ["A_NUMBER", "VEZA_REPORT", "PG_PASSWORD"] {
             assert!(all.iter().any(|known| known == name), "{name}: {all:?}");
         }
