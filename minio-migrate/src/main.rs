@@ -3,6 +3,7 @@
 mod cli;
 mod targets;
 mod baseline;
+mod transfer;
 mod observation;
 mod verdict;
 mod report;

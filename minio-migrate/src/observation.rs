@@ -1,6 +1,5 @@
 //! Walks through both stores side by side, and compares what they have.
 
-pub mod walk;
 pub mod findings;
 pub mod compare;
 
@@ -17,9 +16,9 @@ use crate::baseline::Baseline;
 use crate::cli::Args;
 use crate::targets::Targets;
 use crate::targets::s3::Failure;
+use crate::targets::walk::{Entry, Walk};
 use compare::Comparer;
 use findings::{Book, Finding, Kind, Seen};
-use walk::{Entry, Walk};
 
 /// How often it is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(15);

@@ -1,6 +1,7 @@
 //! Whom this is about: the two stores, with their logins. Nothing is asked of them yet.
 
 pub mod s3;
+pub mod walk;
 
 use veza_probe::report::Untouched;
 use veza_probe::secret::{self, Secret};

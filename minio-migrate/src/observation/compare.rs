@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 use veza_probe::clock;
 
 use super::findings::{Book, Finding, Kind};
-use super::walk::{Entry, Version};
 use crate::cli::Depth;
 use crate::targets::s3::{Failure, LIMIT, S3, answered, causes};
+use crate::targets::walk::{Entry, Version};
 
 /// Whose keys are compared, and how.
 #[derive(Clone)]
@@ -58,13 +58,14 @@ impl Comparer {
             bucket,
             key: &entry.key,
         };
-        let (versions, marks) = (entry.versions.len(), entry.marks);
+        let versions = entry.versions().count();
+        let marks = entry.history.len() - versions;
         let mut words = format!("{versions} versions");
         if marks > 0 {
             words = format!("{words} and {marks} marks of deletion");
         }
         self.book
-            .take(place.finding(kind, entry.versions.front(), words));
+            .take(place.finding(kind, entry.versions().next(), words));
     }
 
     /// A key that both have. Versions are set side by side from the newest on: a copy of the newest alone is missing the rest.
@@ -74,8 +75,9 @@ impl Comparer {
             key: &one.key,
         };
         let reads = is_read(self.depth, &one.key);
-        for number in 0..one.versions.len().max(other.versions.len()) {
-            match (one.versions.get(number), other.versions.get(number)) {
+        let (mut ones, mut others) = (one.versions(), other.versions());
+        loop {
+            match (ones.next(), others.next()) {
                 (Some(source), Some(target)) => self.pair(&place, (source, target), reads).await,
                 (Some(source), None) => {
                     let words = "a version of a key that is there";
@@ -87,18 +89,20 @@ impl Comparer {
                     self.book
                         .take(place.finding(Kind::Unexpected, Some(target), words));
                 }
-                (None, None) => {}
+                (None, None) => break,
             }
         }
-        if one.marks != other.marks || one.is_deleted != other.is_deleted {
-            let told = |entry: &Entry| {
-                let state = if entry.is_deleted { "deleted" } else { "there" };
-                format!("{state}, {} marks of deletion", entry.marks)
-            };
-            let words = format!("source: {}; target: {}", told(one), told(other));
+        let marks = |entry: &Entry| entry.history.len() - entry.versions().count();
+        let is_same_number = one.versions().count() == other.versions().count();
+        if marks(one) != marks(other) || (is_same_number && one.order() != other.order()) {
+            let words = format!(
+                "versions (V) and marks of deletion (M), the newest first: source {}, target {}",
+                one.order(),
+                other.order()
+            );
             self.book.take(place.finding(Kind::Different, None, words));
         } else {
-            self.book.count(|seen| seen.marks += one.marks as u64);
+            self.book.count(|seen| seen.marks += marks(one) as u64);
         }
         self.book.count(|seen| seen.keys += 1);
     }

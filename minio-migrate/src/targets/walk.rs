@@ -1,35 +1,58 @@
 //! The keys of a bucket in their order, each with its versions, a page at a time: what is held does not grow with the bucket.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
+use super::s3::{Failure, S3, answered};
 use crate::cli::Versions;
-use crate::targets::s3::{Failure, S3, answered};
 
 /// A key and what a listing tells of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Its versions, the newest first; marks of deletion are not among them.
-    pub versions: VecDeque<Version>,
-    /// How many marks of deletion it has.
-    pub marks: usize,
-    /// Whether the newest of all is such a mark.
-    pub is_deleted: bool,
+    /// Its versions and marks of deletion, the newest first.
+    pub history: Vec<Version>,
 }
 
-/// A version of an object.
+/// A version of an object, or a mark of deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Its id; none where the listing was without versions.
+    /// Its id, `null` of one that was written without versioning; none where the listing was without versions.
     pub id: Option<String>,
-    /// Its ETag.
+    /// Its ETag; empty of a mark.
     pub etag: String,
-    /// Its size.
+    /// Its size; none of a mark.
     pub size_bytes: u64,
+    /// When it was written, in milliseconds since 1970, as the store says.
+    pub modified_ms: i64,
+    /// Whether it is a mark of deletion.
+    pub is_mark: bool,
+    /// Whether it is the one that a reader gets who names none.
+    is_latest: bool,
+}
+
+impl Entry {
+    /// Its versions, the newest first, without marks of deletion.
+    pub fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.history.iter().filter(|version| !version.is_mark)
+    }
+
+    /// The order of versions and marks, the newest first: `VVM`.
+    pub fn order(&self) -> String {
+        let letter = |version: &Version| if version.is_mark { 'M' } else { 'V' };
+        self.history.iter().map(letter).collect()
+    }
+
+    /// Sets versions and marks, which a listing's reader gets apart, in the order of their times. What was written in the same
+    /// millisecond stays in the order of the listing, versions first.
+    fn sort(&mut self) {
+        self.history
+            .sort_by_key(|version| (!version.is_latest, std::cmp::Reverse(version.modified_ms)));
+    }
 }
 
 /// A walk through a bucket.
@@ -58,7 +81,6 @@ struct Marker {
 #[derive(Default)]
 struct Page {
     versions: Vec<(String, Version)>,
-    marks: Vec<(String, bool)>,
 }
 
 impl Walk {
@@ -73,6 +95,19 @@ impl Walk {
             page: BTreeMap::new(),
             last: None,
         }
+    }
+
+    /// A walk through the keys behind one.
+    #[must_use]
+    pub fn behind(mut self, key: Option<String>) -> Walk {
+        if let Some(key) = key {
+            self.next = Some(Marker {
+                key: Some(key.clone()),
+                ..Marker::default()
+            });
+            self.last = Some(key);
+        }
+        self
     }
 
     /// The next key; none at the end.
@@ -92,16 +127,15 @@ impl Walk {
             self.next = next;
         }
         let first = self.page.pop_first();
-        Ok(first.map(|(key, entry)| {
+        Ok(first.map(|(key, mut entry)| {
             self.last = Some(key);
+            entry.sort();
             entry
         }))
     }
 
     fn take(&mut self, page: Page) -> Result<(), Failure> {
-        let keys = page.versions.iter().map(|(key, _)| key);
-        let keys = keys.chain(page.marks.iter().map(|(key, _)| key));
-        for key in keys {
+        for (key, _) in &page.versions {
             // A key that comes twice would be compared with half of its versions.
             if self.last.as_ref().is_some_and(|last| key <= last) {
                 let words = format!(
@@ -112,12 +146,7 @@ impl Walk {
             }
         }
         for (key, version) in page.versions {
-            entry(&mut self.page, key).versions.push_back(version);
-        }
-        for (key, is_latest) in page.marks {
-            let entry = entry(&mut self.page, key);
-            entry.marks += 1;
-            entry.is_deleted |= is_latest;
+            entry(&mut self.page, key).history.push(version);
         }
         Ok(())
     }
@@ -140,12 +169,31 @@ impl Walk {
             let Some(key) = plain(version.key) else {
                 continue;
             };
-            let version = of_listing(version.version_id, version.e_tag, version.size);
-            page.versions.push((key, version));
+            page.versions.push((
+                key,
+                Version {
+                    id: version.version_id,
+                    etag: version.e_tag.unwrap_or_default(),
+                    size_bytes: size(version.size),
+                    modified_ms: millis(version.last_modified),
+                    is_mark: false,
+                    is_latest: version.is_latest == Some(true),
+                },
+            ));
         }
         for mark in answer.delete_markers.unwrap_or_default() {
             let Some(key) = plain(mark.key) else { continue };
-            page.marks.push((key, mark.is_latest == Some(true)));
+            page.versions.push((
+                key,
+                Version {
+                    id: mark.version_id,
+                    etag: String::new(),
+                    size_bytes: 0,
+                    modified_ms: millis(mark.last_modified),
+                    is_mark: true,
+                    is_latest: mark.is_latest == Some(true),
+                },
+            ));
         }
         let next = (answer.is_truncated == Some(true)).then(|| Marker {
             key: plain(answer.next_key_marker),
@@ -167,15 +215,25 @@ impl Walk {
                 .bucket(&self.bucket)
                 .prefix(&self.prefix);
             let request = request.encoding_type(EncodingType::Url);
-            answered(request.set_continuation_token(marker.token.clone()).send())
+            let request = request.set_continuation_token(marker.token.clone());
+            answered(request.set_start_after(marker.key.clone()).send())
         };
         let answer = self.store.ask(ask).await?;
         let is_encoded = answer.encoding_type == Some(EncodingType::Url);
         let mut page = Page::default();
         for object in answer.contents.unwrap_or_default() {
             let Some(key) = object.key else { continue };
-            let version = of_listing(None, object.e_tag, object.size);
-            page.versions.push((decoded(&key, is_encoded), version));
+            page.versions.push((
+                decoded(&key, is_encoded),
+                Version {
+                    id: None,
+                    etag: object.e_tag.unwrap_or_default(),
+                    size_bytes: size(object.size),
+                    modified_ms: millis(object.last_modified),
+                    is_mark: false,
+                    is_latest: true,
+                },
+            ));
         }
         let next = (answer.is_truncated == Some(true)).then(|| Marker {
             token: answer.next_continuation_token,
@@ -206,12 +264,13 @@ fn goes_on(
     }
 }
 
-fn of_listing(id: Option<String>, etag: Option<String>, size: Option<i64>) -> Version {
-    Version {
-        id,
-        etag: etag.unwrap_or_default(),
-        size_bytes: u64::try_from(size.unwrap_or_default()).unwrap_or_default(),
-    }
+fn size(size: Option<i64>) -> u64 {
+    u64::try_from(size.unwrap_or_default()).unwrap_or_default()
+}
+
+fn millis(time: Option<DateTime>) -> i64 {
+    time.and_then(|time| time.to_millis().ok())
+        .unwrap_or_default()
 }
 
 /// A key as it is: in a listing of `encoding-type=url` it is a form's value, with `+` for a blank.
