@@ -90,7 +90,6 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
         condition("version", env!("CARGO_PKG_VERSION").to_owned()),
         condition("source", names(&targets.source)),
         condition("target", names(&targets.target)),
-        condition("workers", args.workers.to_string()),
     ];
     Ok(Baseline {
         buckets: found,

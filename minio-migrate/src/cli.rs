@@ -1,5 +1,7 @@
 //! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
 
+pub mod copying;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -127,9 +129,10 @@ pub struct Args {
     )]
     pub verify: Depth,
 
-    /// How many objects are compared at once.
-    #[arg(long, env = "MINIO_MIGRATE_WORKERS", value_name = "NUMBER", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=512))]
-    pub workers: u16,
+    /// How many objects are under way at once, at most: 16 that are compared, or 64 that are copied, of which as many are as
+    /// makes it faster.
+    #[arg(long, env = "MINIO_MIGRATE_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: Option<u16>,
 
     /// Gate unexpected is not judged.
     #[arg(long, env = "MINIO_MIGRATE_ALLOW_UNEXPECTED")]
@@ -143,6 +146,10 @@ pub struct Args {
     #[arg(long, env = "MINIO_MIGRATE_FINDINGS", value_name = "FILE")]
     pub findings: Option<PathBuf>,
 
+    /// What a copy may do.
+    #[command(flatten)]
+    pub copying: copying::Copying,
+
     /// Where the result goes.
     #[command(flatten)]
     pub output: Output,
@@ -151,6 +158,8 @@ pub struct Args {
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Word {
+    /// Copies what the target has not.
+    Copy,
     /// Compares both stores.
     Verify,
 }
@@ -251,9 +260,6 @@ pub fn usage(words: impl Into<String>) -> Judgement {
 impl Args {
     fn complete(&mut self) -> Result<(), String> {
         self.output.check()?;
-        if self.word.is_none() {
-            return Err("what is to be done? There is: verify".to_owned());
-        }
         let given = self.source_endpoint.as_deref();
         let source = given.filter(|text| !text.is_empty());
         let source =
@@ -288,6 +294,11 @@ impl Args {
     /// Whether a bucket is one that was asked for.
     pub fn wants(&self, bucket: &str) -> bool {
         self.buckets.is_empty() || self.buckets.iter().any(|pattern| fits(pattern, bucket))
+    }
+
+    /// How many objects may be under way, or what is usual.
+    pub fn at_once(&self, usual: u16) -> usize {
+        usize::from(self.workers.unwrap_or(usual))
     }
 
     /// Both ends, for people.

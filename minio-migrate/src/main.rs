@@ -11,19 +11,24 @@ mod report;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use veza_probe::clock::{Clock, Stop};
 use veza_probe::environment;
 use veza_probe::report::keep::Keep;
-use veza_probe::report::{Report, Untouched, keep};
+use veza_probe::report::{Figure, Report, Untouched, keep};
 use veza_probe::story::Story;
-use veza_probe::undo;
+use veza_probe::undo::{self, State};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
-use cli::{Args, CHECK, Parsed};
+use cli::{Args, CHECK, Parsed, Word};
 use observation::Watch;
 use targets::Targets;
+use transfer::flow::{Flow, Rules, Stopped};
+use transfer::journal::{About, Journal};
+use transfer::object::Carrier;
+use transfer::pace::{Memory, Rates};
 use verdict::Promises;
 
 fn main() -> ExitCode {
@@ -118,43 +123,176 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
     let found = tokio::select! {
         found = look(args) => found,
         signal = stop.wait() => {
-            let judgement = Judgement::new(Verdict::Interrupted(signal), "interrupted", "nothing was compared", "run it again");
+            let judgement = Judgement::new(Verdict::Interrupted(signal), "interrupted", "nothing was touched", "run it again");
             Err(judgement.into())
         }
     };
-    let (targets, baseline) = match found {
+    let found = match found {
         Ok(found) => found,
         Err(why) => return report::untouched(&clock, args, why),
     };
-    let book = match Watch::book(args) {
-        Ok(book) => book,
-        Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
-    };
-    let watch = Watch {
+    let run = Run {
         clock,
         args,
-        targets: &targets,
-        baseline: &baseline,
         story,
-        book: book.clone(),
+        targets: &found.0,
+        baseline: &found.1,
     };
-    let stopped = tokio::select! {
-        () = watch.compare() => None,
-        signal = stop.wait() => Some(signal),
-    };
-    let seen = book.close();
-    let promises = Promises {
-        more_allowed: args.allow_unexpected,
-        buckets_ignored: args.ignore_buckets,
-        depth: args.verify,
-    };
-    let gates = verdict::gates(&seen, &promises);
-    let judgement = verdict::judge(&seen, &gates, &promises, stopped);
-    report::assemble(&clock, args, &judgement, (&baseline, &seen, gates))
+    match args.word {
+        Some(Word::Verify) => run.verify(&mut stop).await,
+        Some(Word::Copy) => run.copy(&mut stop).await,
+        None => run.whole(&mut stop).await,
+    }
 }
 
 async fn look(args: &Args) -> Result<(Targets, Baseline), Untouched> {
     let targets = targets::resolve(args)?;
     let baseline = baseline::measure(args, &targets).await?;
     Ok((targets, baseline))
+}
+
+/// A run that has found both stores.
+struct Run<'a> {
+    clock: Clock,
+    args: &'a Args,
+    story: &'a Story,
+    targets: &'a Targets,
+    baseline: &'a Baseline,
+}
+
+impl Run<'_> {
+    /// Copies, then compares everything.
+    async fn whole(&self, stop: &mut Stop) -> Report {
+        let copied = self.copy(stop).await;
+        if copied.exit_code != 0 {
+            return copied;
+        }
+        self.story.say(&copied.reason);
+        let mut report = self.verify(stop).await;
+        report
+            .figures
+            .extend(copied.figures.into_iter().map(|figure| Figure {
+                id: format!("copy-{}", figure.id),
+                ..figure
+            }));
+        report.notes.extend(copied.notes);
+        report
+    }
+
+    async fn copy(&self, stop: &mut Stop) -> Report {
+        let (args, clock) = (self.args, self.clock);
+        let opened = self.journal();
+        let (journal, flow) = match opened {
+            Ok(journal) => (journal.clone(), self.flow(journal)),
+            Err(words) => {
+                let next = "name a file that can be written with --journal";
+                let refused = targets::refused("journal-unusable", words, next);
+                return report::untouched(&clock, args, refused);
+            }
+        };
+        let copying = async {
+            for bucket in &self.baseline.buckets {
+                self.story.doing(&format!("copying {}", bucket.name));
+                flow.bucket(&bucket.name, self.story).await?;
+            }
+            Ok::<_, Stopped>(())
+        };
+        let (stopped, signal) = tokio::select! {
+            done = copying => (done.err(), None),
+            signal = stop.wait() => (None, Some(signal)),
+        };
+        let closed = journal.close().map_err(Stopped::Journal);
+        let stopped = stopped.or(closed.err());
+        let counts = flow.counts().clone();
+        let sums = journal.sums().unwrap_or_default();
+        let copy = verdict::copying::Copy {
+            counts: &counts,
+            stopped: stopped.as_ref(),
+            signal,
+            is_empty: sums.versions + sums.marks == 0,
+        };
+        let judgement = verdict::copying::judge(&copy);
+        let seen = (self.baseline, &counts, &journal);
+        report::copying::assemble(&clock, args, &judgement, seen)
+    }
+
+    fn journal(&self) -> Result<Journal, String> {
+        let args = self.args;
+        let shard = args.copying.shard;
+        let about = About {
+            source: args
+                .source
+                .as_ref()
+                .map_or_else(String::new, |source| source.name.clone()),
+            target: args
+                .targets
+                .first()
+                .map_or_else(String::new, |target| target.name.clone()),
+            versions: args.versions,
+            shard: (shard.0, shard.1),
+        };
+        let path = match &args.copying.journal {
+            Some(path) => path.clone(),
+            None => {
+                let state = State::new(|name| std::env::var_os(name));
+                let folder = state.folder().join("migrations");
+                let made = std::fs::create_dir_all(&folder);
+                made.map_err(|error| format!("{}: {error}", folder.display()))?;
+                folder.join(about.file_name())
+            }
+        };
+        Journal::open(&path, &about)
+    }
+
+    fn flow(&self, journal: Journal) -> Flow {
+        let (args, copying) = (self.args, &self.args.copying);
+        let bandwidth = copying.limit_bandwidth.map(|size| size.0);
+        Flow {
+            clock: self.clock,
+            journal,
+            carrier: Carrier {
+                source: self.targets.source.clone(),
+                target: self.targets.target.clone(),
+                memory: Memory::new(copying.memory.0),
+            },
+            rates: Arc::new(Rates::new(copying.limit_rate, bandwidth)),
+            rules: Arc::new(Rules {
+                versions: args.versions,
+                prefix: args.prefix.clone(),
+                shard: (copying.shard.0, copying.shard.1),
+                most: args.at_once(64),
+                overwrite: copying.overwrite,
+            }),
+            counts: Arc::default(),
+        }
+    }
+
+    async fn verify(&self, stop: &mut Stop) -> Report {
+        let (args, clock) = (self.args, self.clock);
+        let book = match Watch::book(args) {
+            Ok(book) => book,
+            Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
+        };
+        let watch = Watch {
+            clock,
+            args,
+            targets: self.targets,
+            baseline: self.baseline,
+            story: self.story,
+            book: book.clone(),
+        };
+        let stopped = tokio::select! {
+            () = watch.compare() => None,
+            signal = stop.wait() => Some(signal),
+        };
+        let seen = book.close();
+        let promises = Promises {
+            more_allowed: args.allow_unexpected,
+            buckets_ignored: args.ignore_buckets,
+            depth: args.verify,
+        };
+        let gates = verdict::gates(&seen, &promises);
+        let judgement = verdict::judge(&seen, &gates, &promises, stopped);
+        report::assemble(&clock, args, &judgement, (self.baseline, &seen, gates))
+    }
 }

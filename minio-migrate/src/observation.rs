@@ -105,7 +105,7 @@ impl Watch<'_> {
             depth: args.verify,
             book: self.book.clone(),
         };
-        let places = Arc::new(Semaphore::new(args.workers.into()));
+        let places = Arc::new(Semaphore::new(args.at_once(16)));
         let mut under_way = JoinSet::new();
         let mut told = self.clock.at();
         let walked = loop {

@@ -1,5 +1,7 @@
 //! Puts the report together. Everything in it was measured elsewhere.
 
+pub mod copying;
+
 use veza_probe::clock::Clock;
 use veza_probe::report::{Figure, GateOff, Report, Table, Untouched};
 use veza_probe::verdict::{Gate, Judgement, Verdict};

@@ -1,4 +1,6 @@
 //! Carries objects over: what stands where other tools have a fault.
 
-pub mod object;
+pub mod journal;
 pub mod pace;
+pub mod object;
+pub mod flow;

@@ -35,6 +35,21 @@ pub struct Version {
     is_latest: bool,
 }
 
+#[cfg(test)]
+impl Version {
+    /// One of a test.
+    pub fn of(id: Option<String>, etag: &str, is_mark: bool) -> Version {
+        Version {
+            id,
+            etag: etag.to_owned(),
+            size_bytes: 1,
+            modified_ms: 1,
+            is_mark,
+            is_latest: false,
+        }
+    }
+}
+
 impl Entry {
     /// Its versions, the newest first, without marks of deletion.
     pub fn versions(&self) -> impl Iterator<Item = &Version> {

