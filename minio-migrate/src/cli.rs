@@ -162,6 +162,8 @@ pub enum Word {
     Copy,
     /// Compares both stores.
     Verify,
+    /// Tells what journals say.
+    Status,
 }
 
 /// Which versions are compared.
@@ -260,6 +262,9 @@ pub fn usage(words: impl Into<String>) -> Judgement {
 impl Args {
     fn complete(&mut self) -> Result<(), String> {
         self.output.check()?;
+        if self.word == Some(Word::Status) {
+            return Ok(());
+        }
         let given = self.source_endpoint.as_deref();
         let source = given.filter(|text| !text.is_empty());
         let source =

@@ -10,6 +10,7 @@ mod report;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,14 +23,16 @@ use veza_probe::undo::{self, State};
 use veza_probe::verdict::{Judgement, Verdict};
 
 use baseline::Baseline;
-use cli::{Args, CHECK, Parsed, Word};
+use cli::{Args, CHECK, Endpoint, Parsed, Word};
 use observation::Watch;
+use observation::compare::Noted;
 use targets::Targets;
 use transfer::flow::{Flow, Rules, Stopped};
 use transfer::journal::{About, Journal};
 use transfer::object::Carrier;
 use transfer::pace::{Memory, Rates};
 use verdict::Promises;
+use verdict::status::Kept;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -120,6 +123,9 @@ async fn attended(clock: Clock, args: &Args, story: &Story, stop: Stop) -> Repor
 }
 
 async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report {
+    if args.word == Some(Word::Status) {
+        return status(&clock, args);
+    }
     let found = tokio::select! {
         found = look(args) => found,
         signal = stop.wait() => {
@@ -141,8 +147,62 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
     match args.word {
         Some(Word::Verify) => run.verify(&mut stop).await,
         Some(Word::Copy) => run.copy(&mut stop).await,
-        None => run.whole(&mut stop).await,
+        Some(Word::Status) | None => run.whole(&mut stop).await,
     }
+}
+
+/// What journals say, without asking a store.
+fn status(clock: &Clock, args: &Args) -> Report {
+    let all = journals(args).and_then(|files| {
+        let looked = files.iter().map(|file| {
+            let journal = Journal::look(file)?;
+            let [source, target, versions, shard] = journal.about()?;
+            Ok(Kept {
+                file: file.display().to_string(),
+                of: [source, target, versions],
+                shard,
+                sums: journal.sums()?,
+            })
+        });
+        looked.collect::<Result<Vec<_>, String>>()
+    });
+    match all {
+        Ok(all) => report::status::assemble(clock, &all),
+        Err(words) => {
+            let next = "look at --journals and --journal";
+            report::untouched(
+                clock,
+                args,
+                targets::refused("journal-unusable", words, next),
+            )
+        }
+    }
+}
+
+/// The journals that were named: a file, those in a folder, or those in the state folder.
+fn journals(args: &Args) -> Result<Vec<PathBuf>, String> {
+    let copying = &args.copying;
+    let state = State::new(|name| std::env::var_os(name))
+        .folder()
+        .join("migrations");
+    let folder = match (&copying.journal, &copying.journals) {
+        (Some(file), None) => return Ok(vec![file.clone()]),
+        (_, Some(folder)) => folder,
+        (None, None) => &state,
+    };
+    let told = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(told)? {
+        let path = entry.map_err(told)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "sqlite")
+        {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
 }
 
 async fn look(args: &Args) -> Result<(Targets, Baseline), Untouched> {
@@ -217,31 +277,37 @@ impl Run<'_> {
     }
 
     fn journal(&self) -> Result<Journal, String> {
-        let args = self.args;
-        let shard = args.copying.shard;
+        let (path, about) = self.place();
+        if let Some(folder) = path.parent() {
+            let made = std::fs::create_dir_all(folder);
+            made.map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
+        Journal::open(&path, &about)
+    }
+
+    /// The journal, if there is one: what somebody else copied has none.
+    fn known(&self) -> Result<Option<Journal>, String> {
+        let (path, about) = self.place();
+        let is_wanted = self.args.copying.journal.is_some() || path.exists();
+        is_wanted.then(|| Journal::open(&path, &about)).transpose()
+    }
+
+    fn place(&self) -> (PathBuf, About) {
+        let (args, shard) = (self.args, self.args.copying.shard);
+        let name = |endpoint: Option<&Endpoint>| {
+            endpoint.map_or_else(String::new, |endpoint| endpoint.name.clone())
+        };
         let about = About {
-            source: args
-                .source
-                .as_ref()
-                .map_or_else(String::new, |source| source.name.clone()),
-            target: args
-                .targets
-                .first()
-                .map_or_else(String::new, |target| target.name.clone()),
+            source: name(args.source.as_ref()),
+            target: name(args.targets.first()),
             versions: args.versions,
             shard: (shard.0, shard.1),
         };
-        let path = match &args.copying.journal {
-            Some(path) => path.clone(),
-            None => {
-                let state = State::new(|name| std::env::var_os(name));
-                let folder = state.folder().join("migrations");
-                let made = std::fs::create_dir_all(&folder);
-                made.map_err(|error| format!("{}: {error}", folder.display()))?;
-                folder.join(about.file_name())
-            }
-        };
-        Journal::open(&path, &about)
+        let path = args.copying.journal.clone().unwrap_or_else(|| {
+            let state = State::new(|name| std::env::var_os(name));
+            state.folder().join("migrations").join(about.file_name())
+        });
+        (path, about)
     }
 
     fn flow(&self, journal: Journal) -> Flow {
@@ -269,6 +335,14 @@ impl Run<'_> {
 
     async fn verify(&self, stop: &mut Stop) -> Report {
         let (args, clock) = (self.args, self.clock);
+        let journal = match self.known() {
+            Ok(journal) => journal,
+            Err(words) => {
+                let next = "name the journal of this copy with --journal";
+                let refused = targets::refused("journal-unusable", words, next);
+                return report::untouched(&clock, args, refused);
+            }
+        };
         let book = match Watch::book(args) {
             Ok(book) => book,
             Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
@@ -280,11 +354,19 @@ impl Run<'_> {
             baseline: self.baseline,
             story: self.story,
             book: book.clone(),
+            noted: journal.clone().map(|journal| Noted {
+                journal,
+                clock,
+                is_delta: false,
+            }),
         };
         let stopped = tokio::select! {
             () = watch.compare() => None,
             signal = stop.wait() => Some(signal),
         };
+        if let Some(Err(words)) = journal.map(|journal| journal.close()) {
+            book.count(|seen| seen.broken.push(words));
+        }
         let seen = book.close();
         let promises = Promises {
             more_allowed: args.allow_unexpected,

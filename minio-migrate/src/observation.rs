@@ -17,7 +17,8 @@ use crate::cli::Args;
 use crate::targets::Targets;
 use crate::targets::s3::Failure;
 use crate::targets::walk::{Entry, Walk};
-use compare::Comparer;
+use crate::transfer::flow::is_mine;
+use compare::{Comparer, Noted};
 use findings::{Book, Finding, Kind, Seen};
 
 /// How often it is told how far it is.
@@ -37,6 +38,8 @@ pub struct Watch<'a> {
     pub story: &'a Story,
     /// Where findings go.
     pub book: Book,
+    /// The journal of the copy, where there is one.
+    pub noted: Option<Noted>,
 }
 
 /// A bucket's walks, side by side.
@@ -51,6 +54,14 @@ enum Step {
     Source(Entry),
     Target(Entry),
     Both(Entry, Entry),
+}
+
+impl Step {
+    fn key(&self) -> &str {
+        match self {
+            Step::Source(entry) | Step::Target(entry) | Step::Both(entry, _) => &entry.key,
+        }
+    }
 }
 
 impl Watch<'_> {
@@ -104,6 +115,7 @@ impl Watch<'_> {
             target: self.targets.target.clone(),
             depth: args.verify,
             book: self.book.clone(),
+            journal: self.noted.clone(),
         };
         let places = Arc::new(Semaphore::new(args.at_once(16)));
         let mut under_way = JoinSet::new();
@@ -114,6 +126,10 @@ impl Watch<'_> {
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
+            let shard = args.copying.shard;
+            if !is_mine(bucket, step.key(), (shard.0, shard.1)) {
+                continue;
+            }
             match step {
                 Step::Source(entry) => comparer.only(Kind::Missing, bucket, &entry),
                 Step::Target(entry) => comparer.only(Kind::Unexpected, bucket, &entry),

@@ -1,6 +1,7 @@
 //! Puts the report together. Everything in it was measured elsewhere.
 
 pub mod copying;
+pub mod status;
 
 use veza_probe::clock::Clock;
 use veza_probe::report::{Figure, GateOff, Report, Table, Untouched};
@@ -160,6 +161,12 @@ fn notes(args: &Args, seen: &Seen) -> Vec<String> {
         notes.push(format!(
             "{} versions have another ETag on the target: parts of other sizes, or other bytes",
             seen.etags
+        ));
+    }
+    if seen.noted > 0 {
+        notes.push(format!(
+            "of {} versions the target's bytes were read and hashed now, and the source's when they were copied (the journal)",
+            seen.noted
         ));
     }
     let changed = seen.count(Kind::Changed);

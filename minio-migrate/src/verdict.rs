@@ -1,6 +1,7 @@
 //! Judges what was compared. Pure.
 
 pub mod copying;
+pub mod status;
 
 use veza_probe::clock::Signal;
 use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};

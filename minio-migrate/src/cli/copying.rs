@@ -11,6 +11,10 @@ pub struct Copying {
     #[arg(long, env = "MINIO_MIGRATE_JOURNAL", value_name = "FILE")]
     pub journal: Option<PathBuf>,
 
+    /// With status: a folder whose journals (*.sqlite) are looked at together, those of the shards of one migration.
+    #[arg(long, env = "MINIO_MIGRATE_JOURNALS", value_name = "FOLDER")]
+    pub journals: Option<PathBuf>,
+
     /// How much of objects may be held in memory at the same time: bytes, or with KiB, MiB, GiB behind.
     #[arg(
         long,

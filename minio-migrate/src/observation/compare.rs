@@ -2,14 +2,57 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::Client;
 use sha2::{Digest, Sha256};
-use veza_probe::clock;
+use veza_probe::clock::{self, Clock};
 
 use super::findings::{Book, Finding, Kind};
 use crate::cli::Depth;
 use crate::targets::s3::{Failure, LIMIT, S3, answered, causes};
 use crate::targets::walk::{Entry, Version};
+use crate::transfer::journal::Journal;
+use crate::transfer::journal::rows::{Row, Verified};
+
+/// All that belongs to an object beside its bytes, as far as S3 lets it be written: of an answer to GET or HEAD, which are two types
+/// with the same fields.
+macro_rules! about {
+    ($answer:ident) => {{
+        let word = |value: Option<&str>| value.map(str::to_owned);
+        let retention = $answer.object_lock_mode.as_ref().map(|mode| mode.as_str());
+        let until = $answer
+            .object_lock_retain_until_date
+            .map(|until| until.to_string());
+        let hold = $answer
+            .object_lock_legal_hold_status
+            .as_ref()
+            .map(|hold| hold.as_str());
+        let headers = [
+            ("Content-Type", $answer.content_type.clone()),
+            ("Cache-Control", $answer.cache_control.clone()),
+            ("Content-Disposition", $answer.content_disposition.clone()),
+            ("Content-Encoding", $answer.content_encoding.clone()),
+            ("Content-Language", $answer.content_language.clone()),
+            ("Expires", $answer.expires_string.clone()),
+            (
+                "website redirect",
+                $answer.website_redirect_location.clone(),
+            ),
+            ("retention mode", word(retention)),
+            ("retained until", until),
+            ("legal hold", word(hold)),
+        ];
+        let headers = headers.into_iter();
+        let headers = headers.filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let none = HashMap::new();
+        let metadata = $answer.metadata.as_ref().unwrap_or(&none).iter();
+        // Names of user metadata are headers: their case is not kept.
+        let name = |name: &str| format!("metadata {}", name.to_ascii_lowercase());
+        let metadata = metadata.map(|(key, value)| (name(key), value.clone()));
+        headers
+            .chain(metadata)
+            .collect::<BTreeMap<String, String>>()
+    }};
+}
 
 /// Whose keys are compared, and how.
 #[derive(Clone)]
@@ -22,6 +65,38 @@ pub struct Comparer {
     pub depth: Depth,
     /// Where it is written down.
     pub book: Book,
+    /// The journal of the copy, where there is one: what the source sent then is not asked of it again, and what is the same is
+    /// written down there.
+    pub journal: Option<Noted>,
+}
+
+/// A journal, and what is believed of it.
+#[derive(Clone)]
+pub struct Noted {
+    /// The journal.
+    pub journal: Journal,
+    /// The run's clock.
+    pub clock: Clock,
+    /// Whether what was read again before is not read once more.
+    pub is_delta: bool,
+}
+
+/// What a journal knows of the key that is compared.
+#[derive(Default)]
+struct Rows(Vec<Row>);
+
+impl Rows {
+    /// The row of a version that was copied as it is now.
+    fn of(&self, source: &Version, target: &Version) -> Option<&Row> {
+        let id = source.id.as_deref().unwrap_or_default();
+        self.0.iter().find(|row| {
+            row.gone_ms.is_none()
+                && row.source_id == id
+                && row.etag == source.etag
+                && row.target_etag == target.etag
+                && (row.target_id.is_none() || target.id.is_none() || row.target_id == target.id)
+        })
+    }
 }
 
 /// A version as it was read.
@@ -31,6 +106,8 @@ struct Content {
     etag: String,
     /// What belongs to it, by a name for people.
     about: BTreeMap<String, String>,
+    /// The node that it was read through.
+    node: String,
 }
 
 /// The place of a finding.
@@ -75,10 +152,17 @@ impl Comparer {
             key: &one.key,
         };
         let reads = is_read(self.depth, &one.key);
+        let rows = match self.rows(bucket, &one.key) {
+            Ok(rows) => rows,
+            Err(words) => return self.book.count(|seen| seen.broken.push(words)),
+        };
         let (mut ones, mut others) = (one.versions(), other.versions());
         loop {
             match (ones.next(), others.next()) {
-                (Some(source), Some(target)) => self.pair(&place, (source, target), reads).await,
+                (Some(source), Some(target)) => {
+                    let row = rows.of(source, target);
+                    self.pair(&place, (source, target), (reads, row)).await;
+                }
                 (Some(source), None) => {
                     let words = "a version of a key that is there";
                     self.book
@@ -107,7 +191,18 @@ impl Comparer {
         self.book.count(|seen| seen.keys += 1);
     }
 
-    async fn pair(&self, place: &Place<'_>, (source, target): (&Version, &Version), reads: bool) {
+    fn rows(&self, bucket: &str, key: &str) -> Result<Rows, String> {
+        let noted = self.journal.as_ref();
+        let rows = noted.map(|noted| noted.journal.of_key(bucket, key));
+        rows.transpose().map(Option::unwrap_or_default).map(Rows)
+    }
+
+    async fn pair(
+        &self,
+        place: &Place<'_>,
+        (source, target): (&Version, &Version),
+        (reads, row): (bool, Option<&Row>),
+    ) {
         self.book.count(|seen| {
             seen.etags += u64::from(source.etag != target.etag);
             seen.ids += u64::from(source.id != target.id);
@@ -123,9 +218,20 @@ impl Comparer {
         if !reads {
             return self.book.count(|seen| seen.listed += 1);
         }
+        let is_delta = self.journal.as_ref().is_some_and(|noted| noted.is_delta);
+        if is_delta && row.is_some_and(|row| row.verified_ms.is_some()) {
+            return self.book.count(|seen| seen.verified_before += 1);
+        }
+        let sent = row.and_then(|row| row.sha256);
+        let writer = row.and_then(|row| row.node.as_deref());
         let (one, other) = tokio::join!(
-            read(&self.source, place, source),
-            read(&self.target, place, target)
+            async {
+                match sent {
+                    Some(sha256) => asked(&self.source, place, source, sha256).await,
+                    None => read(&self.source, place, source, None).await,
+                }
+            },
+            read(&self.target, place, target, writer)
         );
         for (side, version, content) in [("source", source, &one), ("target", target, &other)] {
             match content {
@@ -149,9 +255,31 @@ impl Comparer {
         if let (Ok(one), Ok(other)) = (one, other) {
             self.book.count(|seen| seen.bytes += one.size_bytes);
             match differences(&one, &other).as_slice() {
-                [] => self.book.count(|seen| seen.same += 1),
+                [] => {
+                    self.book.count(|seen| {
+                        seen.same += 1;
+                        seen.noted += u64::from(sent.is_some());
+                    });
+                    self.note(place, row, &other);
+                }
                 all => amiss(Kind::Different, all.join("; ")),
             }
+        }
+    }
+
+    /// Writes into the journal that a version was read again and is the same.
+    fn note(&self, place: &Place<'_>, row: Option<&Row>, read: &Content) {
+        let (Some(noted), Some(row)) = (&self.journal, row) else {
+            return;
+        };
+        let verified = Verified {
+            number: row.number,
+            sha256: read.sha256,
+            node: &read.node,
+            at_ms: noted.clock.wall(noted.clock.at()).as_millisecond(),
+        };
+        if let Err(words) = noted.journal.verified((place.bucket, place.key), &verified) {
+            self.book.count(|seen| seen.broken.push(words));
         }
     }
 }
@@ -198,12 +326,64 @@ fn differences(one: &Content, other: &Content) -> Vec<String> {
 }
 
 /// Reads a version, hashes its bytes, and gathers what belongs to it. A body that ends early or stands still is read again.
-async fn read(store: &S3, place: &Place<'_>, version: &Version) -> Result<Content, Failure> {
-    store.ask(|client| read_once(client, place, version)).await
+/// Where there are several nodes, another one is asked than the one that wrote it.
+async fn read(
+    store: &S3,
+    place: &Place<'_>,
+    version: &Version,
+    writer: Option<&str>,
+) -> Result<Content, Failure> {
+    let read = store.ask_avoiding(writer, |client| read_once(client, place, version));
+    let (mut content, node) = read.await?;
+    content.node = node;
+    Ok(content)
+}
+
+/// Asks for what belongs to a version, whose bytes were read before.
+async fn asked(
+    store: &S3,
+    place: &Place<'_>,
+    version: &Version,
+    sha256: [u8; 32],
+) -> Result<Content, Failure> {
+    let ask = async |client: &Client| {
+        let request = client.head_object().bucket(place.bucket).key(place.key);
+        let answer = answered(request.set_version_id(version.id.clone()).send()).await?;
+        let mut about = about!(answer);
+        if answer.tag_count.unwrap_or_default() > 0 {
+            about.extend(tags(client, place, version).await?);
+        }
+        let size = answer.content_length.unwrap_or_default();
+        Ok(Content {
+            sha256,
+            size_bytes: u64::try_from(size).unwrap_or_default(),
+            etag: answer.e_tag.unwrap_or_default(),
+            about,
+            node: String::new(),
+        })
+    };
+    store.ask(ask).await
+}
+
+/// A version's tags.
+async fn tags(
+    client: &Client,
+    place: &Place<'_>,
+    version: &Version,
+) -> Result<Vec<(String, String)>, Failure> {
+    let request = client
+        .get_object_tagging()
+        .bucket(place.bucket)
+        .key(place.key);
+    let tags = answered(request.set_version_id(version.id.clone()).send()).await?;
+    let tags = tags.tag_set.into_iter();
+    Ok(tags
+        .map(|tag| (format!("tag {}", tag.key), tag.value))
+        .collect())
 }
 
 async fn read_once(
-    client: &aws_sdk_s3::Client,
+    client: &Client,
     place: &Place<'_>,
     version: &Version,
 ) -> Result<Content, Failure> {
@@ -228,69 +408,17 @@ async fn read_once(
             "{size_bytes} bytes came instead of {announced:?}"
         )));
     }
-    let mut about = about(&answer);
+    let mut about = about!(answer);
     if answer.tag_count.unwrap_or_default() > 0 {
-        let request = client
-            .get_object_tagging()
-            .bucket(place.bucket)
-            .key(place.key);
-        let tags = answered(request.set_version_id(version.id.clone()).send()).await?;
-        for tag in tags.tag_set {
-            about.insert(format!("tag {}", tag.key), tag.value);
-        }
+        about.extend(tags(client, place, version).await?);
     }
     Ok(Content {
         sha256: hash.finalize().into(),
         size_bytes,
         etag: answer.e_tag.unwrap_or_default(),
         about,
+        node: String::new(),
     })
-}
-
-/// All that belongs to an object beside its bytes, as far as S3 lets it be written.
-fn about(answer: &GetObjectOutput) -> BTreeMap<String, String> {
-    let headers = [
-        ("Content-Type", answer.content_type.clone()),
-        ("Cache-Control", answer.cache_control.clone()),
-        ("Content-Disposition", answer.content_disposition.clone()),
-        ("Content-Encoding", answer.content_encoding.clone()),
-        ("Content-Language", answer.content_language.clone()),
-        ("Expires", answer.expires_string.clone()),
-        ("website redirect", answer.website_redirect_location.clone()),
-        (
-            "retention mode",
-            answer
-                .object_lock_mode
-                .as_ref()
-                .map(|mode| mode.as_str().to_owned()),
-        ),
-        (
-            "retained until",
-            answer
-                .object_lock_retain_until_date
-                .map(|until| until.to_string()),
-        ),
-        (
-            "legal hold",
-            answer
-                .object_lock_legal_hold_status
-                .as_ref()
-                .map(|hold| hold.as_str().to_owned()),
-        ),
-    ];
-    let headers = headers
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    let none = HashMap::new();
-    let metadata = answer.metadata.as_ref().unwrap_or(&none).iter();
-    // Names of user metadata are headers: their case is not kept.
-    let metadata = metadata.map(|(name, value)| {
-        (
-            format!("metadata {}", name.to_ascii_lowercase()),
-            value.clone(),
-        )
-    });
-    headers.chain(metadata).collect()
 }
 
 #[cfg(test)]
@@ -306,6 +434,7 @@ mod tests {
             size_bytes: 1,
             etag: String::new(),
             about: about.collect(),
+            node: String::new(),
         }
     }
 

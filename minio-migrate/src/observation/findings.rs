@@ -67,6 +67,10 @@ pub struct Seen {
     pub keys: u64,
     /// Versions whose bytes were read on both sides and were the same, with all that belongs to them.
     pub same: u64,
+    /// Versions of these whose source was read when they were copied, and asked only for what belongs to them now.
+    pub noted: u64,
+    /// Versions that were read again before, and are listed as they were then.
+    pub verified_before: u64,
     /// Versions of which only the listings were compared.
     pub listed: u64,
     /// Marks of deletion that both have.

@@ -155,18 +155,36 @@ impl S3 {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        self.ask_avoiding(None, ask).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`S3::ask`], of another node than this one first, where there is one; and which node it was.
+    ///
+    /// # Errors
+    /// The last [`Failure`], with the node.
+    pub async fn ask_avoiding<'a, T, F>(
+        &'a self,
+        avoided: Option<&str>,
+        ask: impl Fn(&'a Client) -> F,
+    ) -> Result<(T, String), Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut first = self.next.fetch_add(1, Ordering::Relaxed);
+        let at = |place: usize| self.nodes.get(place % self.nodes.len().max(1));
+        if at(first).is_some_and(|node| Some(node.name.as_str()) == avoided) {
+            first += 1;
+        }
         let mut last = Failure::silent("there is no node");
         for number in 0..=PAUSES.len() {
             if let Some(pause) = number.checked_sub(1).and_then(|before| PAUSES.get(before)) {
                 clock::sleep(*pause).await;
             }
-            let place = (first + number) % self.nodes.len().max(1);
-            let Some(node) = self.nodes.get(place) else {
+            let Some(node) = at(first + number) else {
                 break;
             };
             match ask(&node.client).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, node.name.clone())),
                 Err(failure) => {
                     let words = format!("{}: {}", node.name, failure.words);
                     last = Failure { words, ..failure };

@@ -299,16 +299,25 @@ impl Journal {
         self.with(rows::Sums::of)
     }
 
-    /// A word of what it is about.
+    /// What it is about: source, target, which versions, and which shard.
     ///
     /// # Errors
     /// What stood in the way.
-    pub fn about(&self, name: &str) -> Result<Option<String>, String> {
+    pub fn about(&self) -> Result<[String; 4], String> {
         self.with(|connection| {
             let sql = "SELECT value FROM about WHERE name = ?1";
-            connection
-                .query_row(sql, [name], |row| row.get(0))
-                .optional()
+            let word = |name: &str| {
+                let word = connection
+                    .query_row(sql, [name], |row| row.get(0))
+                    .optional();
+                word.map(Option::unwrap_or_default)
+            };
+            Ok([
+                word("source")?,
+                word("target")?,
+                word("versions")?,
+                word("shard")?,
+            ])
         })
     }
 
