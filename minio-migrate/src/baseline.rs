@@ -1,8 +1,10 @@
 //! What there is before anything is compared: both stores answer, the buckets, and what these are set to.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use veza_probe::clock::{self, At, Clock};
 use veza_probe::report::{Condition, Untouched};
 
 use crate::cli::Args;
@@ -81,6 +83,9 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
             on_target,
         });
     }
+    for bucket in found.iter().filter(|bucket| bucket.on_target) {
+        agree(&targets.target, &bucket.name).await?;
+    }
     let names = |store: &S3| store.names().collect::<Vec<_>>().join(", ");
     let condition = |name: &str, value: String| Condition {
         name: name.to_owned(),
@@ -103,6 +108,42 @@ async fn answers(node: &Node) -> Result<(), Untouched> {
     asked
         .map(|_| ())
         .map_err(|failure| unwell(&node.name, &failure))
+}
+
+/// How long nodes may need to agree on what a bucket is set to.
+const AGREES: Duration = Duration::from_secs(10);
+
+/// Refuses when nodes of a store think otherwise of a bucket's versioning: a node of MinIO that was not reached when it was set has
+/// the old state in memory for minutes, and writes through it leave no versions (seen).
+async fn agree(store: &S3, bucket: &str) -> Result<(), Untouched> {
+    let clock = Clock::start();
+    loop {
+        let mut said = BTreeMap::<String, Vec<&str>>::new();
+        for node in store.each() {
+            let asked = answered(node.client.get_bucket_versioning().bucket(bucket).send()).await;
+            let state = match asked {
+                Ok(answer) => answer
+                    .status
+                    .map_or("none".to_owned(), |status| status.as_str().to_owned()),
+                Err(failure) => failure.to_string(),
+            };
+            said.entry(state).or_default().push(&node.name);
+        }
+        if said.len() <= 1 {
+            return Ok(());
+        }
+        if clock.at() > At(0).plus(AGREES) {
+            let words = said
+                .iter()
+                .map(|(state, nodes)| format!("{state} by {}", nodes.join(", ")));
+            let words = words.collect::<Vec<_>>().join("; ");
+            let words =
+                format!("{bucket}: nodes of the target say otherwise of its versioning: {words}");
+            let next = "mc admin service restart the target, or set its versioning again, then run it again";
+            return Err(refused("nodes-disagree", words, next));
+        }
+        clock::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 async fn buckets(store: &S3, side: &str) -> Result<Vec<String>, Untouched> {
@@ -138,7 +179,7 @@ async fn settings(store: &S3, bucket: &str) -> Settings {
     let mut all = Settings::new();
     macro_rules! setting {
         ($name:literal, $ask:ident, $told:expr) => {
-            let ask = |client: &'_ Client| answered(client.$ask().bucket(bucket).send());
+            let ask = |client: Client| answered(client.$ask().bucket(bucket).send());
             let answer = store.ask(ask).await;
             all.insert($name, answer.map($told).or_else(|failure| none(&failure)));
         };

@@ -252,7 +252,7 @@ impl Run<'_> {
         };
         let copying = async {
             for bucket in &self.baseline.buckets {
-                self.story.doing(&format!("copying {}", bucket.name));
+                self.story.say(&format!("copying {}", bucket.name));
                 flow.bucket(&bucket.name, self.story).await?;
             }
             Ok::<_, Stopped>(())
@@ -288,8 +288,11 @@ impl Run<'_> {
     /// The journal, if there is one: what somebody else copied has none.
     fn known(&self) -> Result<Option<Journal>, String> {
         let (path, about) = self.place();
-        let is_wanted = self.args.copying.journal.is_some() || path.exists();
-        is_wanted.then(|| Journal::open(&path, &about)).transpose()
+        let is_there = path.exists();
+        if !is_there && self.args.copying.journal.is_some() {
+            return Err(format!("journal {}: there is none", path.display()));
+        }
+        is_there.then(|| Journal::open(&path, &about)).transpose()
     }
 
     fn place(&self) -> (PathBuf, About) {
@@ -320,6 +323,7 @@ impl Run<'_> {
                 source: self.targets.source.clone(),
                 target: self.targets.target.clone(),
                 memory: Memory::new(copying.memory.0),
+                clock: self.clock,
             },
             rates: Arc::new(Rates::new(copying.limit_rate, bandwidth)),
             rules: Arc::new(Rules {

@@ -333,7 +333,9 @@ async fn read(
     version: &Version,
     writer: Option<&str>,
 ) -> Result<Content, Failure> {
-    let read = store.ask_avoiding(writer, |client| read_once(client, place, version));
+    let read = store.ask_avoiding(writer, |client| async move {
+        read_once(&client, place, version).await
+    });
     let (mut content, node) = read.await?;
     content.node = node;
     Ok(content)
@@ -346,12 +348,12 @@ async fn asked(
     version: &Version,
     sha256: [u8; 32],
 ) -> Result<Content, Failure> {
-    let ask = async |client: &Client| {
+    let ask = |client: Client| async move {
         let request = client.head_object().bucket(place.bucket).key(place.key);
         let answer = answered(request.set_version_id(version.id.clone()).send()).await?;
         let mut about = about!(answer);
         if answer.tag_count.unwrap_or_default() > 0 {
-            about.extend(tags(client, place, version).await?);
+            about.extend(tags(&client, place, version).await?);
         }
         let size = answer.content_length.unwrap_or_default();
         Ok(Content {

@@ -1,7 +1,7 @@
 //! The report of a copy.
 
 use veza_probe::clock::Clock;
-use veza_probe::report::{Report, Table};
+use veza_probe::report::{Figure, Report, Table};
 use veza_probe::verdict::Judgement;
 
 use super::{figure, of};
@@ -26,9 +26,36 @@ pub fn assemble(
     report.conditions.clone_from(&baseline.conditions);
     let path = journal.path().display();
     let shard = args.copying.shard;
-    report.condition("shard", &format!("{}/{}", shard.0, shard.1));
-    report.condition("memory", &format!("{} B", args.copying.memory.0));
-    let seconds = clock.at().seconds().max(0.001);
+    report.condition("shard", format!("{}/{}", shard.0, shard.1));
+    report.condition("memory", format!("{} B", args.copying.memory.0));
+    report.figures = figures(counts, clock.at().seconds().max(0.001));
+    report.notes.push(format!(
+        "the journal is {path}; SELECT * FROM objects has it for people"
+    ));
+    let mut table = |title: &str, rows: Result<Vec<(String, String, String)>, String>| match rows {
+        Ok(rows) if rows.is_empty() => {}
+        Ok(rows) => report.tables.push(Table {
+            title: title.to_owned(),
+            columns: ["bucket", "key", "why"].map(str::to_owned).to_vec(),
+            rows: rows.into_iter().map(row).collect(),
+        }),
+        Err(words) => report.notes.push(words),
+    };
+    table("Keys that could not be copied", journal.troubles(NAMED));
+    table("What the target could not take", journal.losses(NAMED));
+    if let Ok(sums) = journal.sums() {
+        report.notes.push(told(&sums));
+    }
+    if counts.gone > 0 {
+        report.notes.push(format!(
+            "{} versions that were copied are not on the source any more; they are still on the target",
+            counts.gone
+        ));
+    }
+    report
+}
+
+fn figures(counts: &Counts, seconds: f64) -> Vec<Figure> {
     let figures = [
         ("keys", "keys that were seen", "", counts.keys as f64),
         (
@@ -87,31 +114,7 @@ pub fn assemble(
             counts.peak as f64,
         ),
     ];
-    report.figures = figures.into_iter().map(figure).collect();
-    report.notes.push(format!(
-        "the journal is {path}; SELECT * FROM objects has it for people"
-    ));
-    let mut table = |title: &str, rows: Result<Vec<(String, String, String)>, String>| match rows {
-        Ok(rows) if rows.is_empty() => {}
-        Ok(rows) => report.tables.push(Table {
-            title: title.to_owned(),
-            columns: ["bucket", "key", "why"].map(str::to_owned).to_vec(),
-            rows: rows.into_iter().map(row).collect(),
-        }),
-        Err(words) => report.notes.push(words),
-    };
-    table("Keys that could not be copied", journal.troubles(NAMED));
-    table("What the target could not take", journal.losses(NAMED));
-    if let Ok(sums) = journal.sums() {
-        report.notes.push(told(&sums));
-    }
-    if counts.gone > 0 {
-        report.notes.push(format!(
-            "{} versions that were copied are not on the source any more; they are still on the target",
-            counts.gone
-        ));
-    }
-    report
+    figures.into_iter().map(figure).collect()
 }
 
 fn row((bucket, key, words): (String, String, String)) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -15,7 +15,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use veza_probe::clock;
+use veza_probe::clock::{self, Clock};
 
 use super::Login;
 use crate::cli::Endpoint;
@@ -31,19 +31,30 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
+/// For how long others are asked before a node that did not answer.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// One store.
 #[derive(Clone)]
 pub struct S3 {
     nodes: Arc<Vec<Node>>,
     next: Arc<AtomicUsize>,
+    slowdowns: Arc<AtomicU64>,
+    clock: Clock,
 }
 
 /// One node of a store.
+#[derive(Clone)]
 pub struct Node {
     /// Its host and port, for people.
     pub name: String,
     /// Its client.
     pub client: Client,
+    /// Until when others are asked first: it did not answer. In microseconds of the store's clock.
+    away_us: Arc<AtomicI64>,
 }
 
 /// Why a request did not come to what was asked.
@@ -119,7 +130,7 @@ impl S3 {
                 .http_client(http)
                 // Repeated here, through another node.
                 .retry_config(RetryConfig::disabled())
-                .timeout_config(TimeoutConfig::disabled())
+                .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
                 .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
                 // Bytes are hashed here; a checksum of the store's would only be believed.
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -128,11 +139,14 @@ impl S3 {
             Node {
                 name: endpoint.name.clone(),
                 client: Client::from_conf(config),
+                away_us: Arc::default(),
             }
         };
         Ok(S3 {
             nodes: Arc::new(endpoints.iter().map(node).collect()),
             next: Arc::default(),
+            slowdowns: Arc::default(),
+            clock: Clock::start(),
         })
     }
 
@@ -146,12 +160,28 @@ impl S3 {
         self.nodes.iter()
     }
 
+    /// How often it asked for fewer requests so far.
+    pub fn slowdowns(&self) -> u64 {
+        self.slowdowns.load(Ordering::Relaxed)
+    }
+
+    /// The nodes in the order in which they are asked: in turn, those that did not answer lately and the avoided one last.
+    fn order(&self, avoided: Option<&str>) -> Vec<&Node> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
+        let (behind, ahead) = self.nodes.split_at(first);
+        let mut nodes: Vec<&Node> = ahead.iter().chain(behind).collect();
+        let now_us = self.clock.at().0;
+        let is_away = |node: &Node| node.away_us.load(Ordering::Relaxed) > now_us;
+        nodes.sort_by_key(|node| (is_away(node), Some(node.name.as_str()) == avoided));
+        nodes
+    }
+
     /// Asks through the nodes in turn until an answer is final: what is busy or does not answer is asked again, of the
     /// next node, at most five times.
     ///
     /// # Errors
     /// The last [`Failure`], with the node.
-    pub async fn ask<'a, T, F>(&'a self, ask: impl Fn(&'a Client) -> F) -> Result<T, Failure>
+    pub async fn ask<T, F>(&self, ask: impl Fn(Client) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -162,30 +192,35 @@ impl S3 {
     ///
     /// # Errors
     /// The last [`Failure`], with the node.
-    pub async fn ask_avoiding<'a, T, F>(
-        &'a self,
+    pub async fn ask_avoiding<T, F>(
+        &self,
         avoided: Option<&str>,
-        ask: impl Fn(&'a Client) -> F,
+        ask: impl Fn(Client) -> F,
     ) -> Result<(T, String), Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let mut first = self.next.fetch_add(1, Ordering::Relaxed);
-        let at = |place: usize| self.nodes.get(place % self.nodes.len().max(1));
-        if at(first).is_some_and(|node| Some(node.name.as_str()) == avoided) {
-            first += 1;
-        }
+        let nodes = self.order(avoided);
         let mut last = Failure::silent("there is no node");
         for number in 0..=PAUSES.len() {
             if let Some(pause) = number.checked_sub(1).and_then(|before| PAUSES.get(before)) {
                 clock::sleep(*pause).await;
             }
-            let Some(node) = at(first + number) else {
+            let Some(node) = nodes.get(number % nodes.len().max(1)) else {
                 break;
             };
-            match ask(&node.client).await {
-                Ok(answer) => return Ok((answer, node.name.clone())),
+            match ask(node.client.clone()).await {
+                Ok(answer) => {
+                    node.away_us.store(0, Ordering::Relaxed);
+                    return Ok((answer, node.name.clone()));
+                }
                 Err(failure) => {
+                    if matches!(failure.code, Some(429 | 503)) {
+                        self.slowdowns.fetch_add(1, Ordering::Relaxed);
+                    } else if failure.code.is_none() {
+                        let until = self.clock.at().plus(AWAY);
+                        node.away_us.store(until.0, Ordering::Relaxed);
+                    }
                     let words = format!("{}: {}", node.name, failure.words);
                     last = Failure { words, ..failure };
                     if !last.is_passing() {
@@ -208,7 +243,21 @@ pub async fn answered<T, E>(
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    match clock::within(LIMIT, sent).await {
+    answered_within(LIMIT, sent).await
+}
+
+/// An answer within a limit of its own.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn answered_within<T, E>(
+    limit: Duration,
+    sent: impl Future<Output = Result<T, SdkError<E>>>,
+) -> Result<T, Failure>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match clock::within(limit, sent).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(of_sdk(&error)),
         Err(elapsed) => Err(Failure::silent(elapsed.to_string())),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
@@ -167,7 +168,7 @@ impl Walk {
     }
 
     async fn all(&self, marker: &Marker) -> Result<(Page, Option<Marker>), Failure> {
-        let ask = |client: &'_ aws_sdk_s3::Client| {
+        let ask = |client: Client| {
             let request = client
                 .list_object_versions()
                 .bucket(&self.bucket)
@@ -224,7 +225,7 @@ impl Walk {
     }
 
     async fn latest(&self, marker: &Marker) -> Result<(Page, Option<Marker>), Failure> {
-        let ask = |client: &'_ aws_sdk_s3::Client| {
+        let ask = |client: Client| {
             let request = client
                 .list_objects_v2()
                 .bucket(&self.bucket)

@@ -33,6 +33,9 @@ const TELL_EVERY: Duration = Duration::from_secs(15);
 /// How long is waited before each further try of keys that could not be carried.
 const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 
+/// How long what a run sent that was killed may still be under way: after that the target is looked at for it.
+const ARRIVES: Duration = Duration::from_secs(3);
+
 /// How many such keys are tried again within a run; the others are in the journal.
 const REMEMBERED: usize = 10_000;
 
@@ -140,6 +143,9 @@ impl Flow {
         let pass = pass.map_err(Stopped::Journal)?;
         if let Some(reached) = &pass.reached {
             story.say(&format!("{bucket}: goes on behind {reached:?}"));
+        }
+        if pass.frontier > pass.reached {
+            clock::sleep(ARRIVES).await;
         }
         let walk = |store| Walk::new(store, bucket, &rules.prefix, rules.versions);
         // Later passes ask the target only about what they are about to write.
@@ -365,7 +371,8 @@ impl Run<'_> {
     fn tick(&mut self) -> Result<(), Stopped> {
         let flow = self.flow;
         let now = flow.clock.at();
-        self.tide.turn(now, flow.carrier.slowdowns());
+        let slowdowns = flow.carrier.source.slowdowns() + flow.carrier.target.slowdowns();
+        self.tide.turn(now, slowdowns);
         flow.counts().peak = self.tide.peak;
         if now >= self.told.plus(TELL_EVERY) {
             self.told = now;

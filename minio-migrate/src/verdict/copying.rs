@@ -78,9 +78,9 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
 mod tests {
     use super::*;
 
-    fn judged(counts: Counts, stopped: Option<&Stopped>) -> (Verdict, String) {
+    fn judged(counts: &Counts, stopped: Option<&Stopped>) -> (Verdict, String) {
         let copy = Copy {
-            counts: &counts,
+            counts,
             stopped,
             signal: None,
             is_empty: false,
@@ -98,27 +98,27 @@ mod tests {
             ..Counts::default()
         };
         let is = |verdict, id: &str| (verdict, id.to_owned());
-        assert_eq!(judged(counts(0, 0), None), is(Verdict::Pass, "copied"));
+        assert_eq!(judged(&counts(0, 0), None), is(Verdict::Pass, "copied"));
         assert_eq!(
-            judged(counts(1, 0), None),
+            judged(&counts(1, 0), None),
             is(Verdict::Inconclusive, "keys-left")
         );
         assert_eq!(
-            judged(counts(2, 1), None),
+            judged(&counts(2, 1), None),
             is(Verdict::Inconclusive, "keys-left")
         );
         assert_eq!(
-            judged(counts(1, 1), None),
+            judged(&counts(1, 1), None),
             is(Verdict::Inconclusive, "conflicts")
         );
         let listing = Stopped::Listing("x".to_owned());
         assert_eq!(
-            judged(counts(0, 0), Some(&listing)),
+            judged(&counts(0, 0), Some(&listing)),
             is(Verdict::Inconclusive, "listing-broken")
         );
         let journal = Stopped::Journal("x".to_owned());
         assert_eq!(
-            judged(counts(0, 0), Some(&journal)),
+            judged(&counts(0, 0), Some(&journal)),
             is(Verdict::Inconclusive, "journal-unwritable")
         );
     }

@@ -2,4 +2,6 @@
 //! lab before each test.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod support;
+mod wire;
 mod heavy;

@@ -6,7 +6,7 @@ use crate::targets::s3::{Failure, S3};
 use crate::targets::walk::{Version, Walk};
 use crate::transfer::journal::Copied;
 use crate::transfer::journal::rows::Row;
-use crate::transfer::object::{Carried, Trouble};
+use crate::transfer::object::{Carried, Place, Trouble};
 
 /// How often a key is listed anew that changes while it is carried.
 const LISTED: usize = 4;
@@ -172,12 +172,21 @@ async fn carry(
     let todo = todo::with_target(todo, &rows, &standing, allowed);
     let todo = todo.map_err(Amiss::Conflict)?;
     let mut written = todo.written.iter();
+    let mut before = standing.first().and_then(|version| version.id.clone());
     for (number, version) in &todo.add {
         let found = written.next();
         let carried = match found {
             Some(found) => found_there(found),
-            None => one(flow, (bucket, key), version).await?,
+            None => {
+                let place = Place {
+                    bucket,
+                    key,
+                    before: before.as_deref(),
+                };
+                one(flow, place, version).await?
+            }
         };
+        before.clone_from(&carried.target_id);
         let row = row_of(*number, version, &carried, found.is_some(), flow.now_ms());
         let copied = Copied {
             place: (bucket, key),
@@ -197,17 +206,13 @@ async fn carry(
     Ok(())
 }
 
-async fn one(
-    flow: &Flow,
-    (bucket, key): (&str, &str),
-    version: &Version,
-) -> Result<Carried, Amiss> {
+async fn one(flow: &Flow, place: Place<'_>, version: &Version) -> Result<Carried, Amiss> {
     flow.rates.object(&flow.clock).await;
     flow.rates.bytes(&flow.clock, version.size_bytes).await;
     let carried = if version.is_mark {
-        flow.carrier.mark(bucket, key).await
+        flow.carrier.mark(place, version).await
     } else {
-        flow.carrier.version(bucket, key, version).await
+        flow.carrier.version(place, version).await
     };
     carried.map_err(|trouble| match trouble {
         Trouble::Changed(words) => Amiss::Changed(words),

@@ -170,7 +170,7 @@ mod tests {
     fn what_went_from_the_source_is_told_and_numbers_are_not_used_again() {
         let (one, two, three) = (version("a", "1"), version("b", "2"), version("c", "3"));
         let rows = [row(1, &one), row(2, &two)];
-        let todo = of(&[three.clone(), two.clone()], &rows).unwrap();
+        let todo = of(&[three.clone(), two], &rows).unwrap();
         assert_eq!((todo.gone.as_slice(), numbers(&todo)), (&[1][..], vec![3]));
         let todo = of(&[], &rows).unwrap();
         assert_eq!((todo.gone, todo.add), (vec![1, 2], vec![]));
