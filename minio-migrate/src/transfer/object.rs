@@ -128,10 +128,11 @@ impl Carrier {
     }
 
     async fn once(&self, place: Place<'_>, version: &Version) -> Result<(Carried, bool), Trouble> {
+        // Each is kilobytes of state: on a thread's stack, one in the other, they don't fit in a build without optimization.
         match parts::count(&version.etag) {
-            Some(count) => self.in_parts(place, version, count).await,
-            None if version.size_bytes <= HELD => self.held(place, version).await,
-            None => self.streamed(place, version).await,
+            Some(count) => Box::pin(self.in_parts(place, version, count)).await,
+            None if version.size_bytes <= HELD => Box::pin(self.held(place, version)).await,
+            None => Box::pin(self.streamed(place, version)).await,
         }
     }
 

@@ -183,7 +183,7 @@ async fn carry(
                     key,
                     before: before.as_deref(),
                 };
-                one(flow, place, version).await?
+                Box::pin(one(flow, place, version)).await?
             }
         };
         before.clone_from(&carried.target_id);

@@ -100,7 +100,7 @@ impl Carrier {
 impl Upload<'_> {
     async fn whole(&mut self, count: u32, about: About) -> Result<(Carried, bool), Trouble> {
         for number in 1..=count {
-            self.part(number).await?;
+            Box::pin(self.part(number)).await?;
             while self.running.len() >= AT_ONCE {
                 self.one_ended().await?;
             }
@@ -115,7 +115,7 @@ impl Upload<'_> {
             return Err(Trouble::Failed(Failure::silent(words)));
         }
         self.sent.sort_by_key(|part| part.part_number);
-        let (taken, node) = self.complete().await?;
+        let (taken, node) = Box::pin(self.complete()).await?;
         let is_encrypted = taken.is_encrypted || about.is_encrypted;
         let sha256 = self.hash.clone().finalize().into();
         Ok((
@@ -139,7 +139,7 @@ impl Upload<'_> {
         if size_bytes > HELD {
             // Large parts pass one after the other.
             drop(answer);
-            return self.streamed(number, size_bytes).await;
+            return Box::pin(self.streamed(number, size_bytes)).await;
         }
         let held = self.carrier.memory.take(size_bytes).await;
         let read = match stream::gathered(answer, size_bytes).await {
