@@ -3,8 +3,9 @@
 pub mod s3;
 pub mod walk;
 
+pub use veza_probe::minio::Login;
 use veza_probe::report::Untouched;
-use veza_probe::secret::{self, Secret};
+use veza_probe::secret;
 use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::{Args, usage};
@@ -16,14 +17,6 @@ pub struct Targets {
     pub source: S3,
     /// What is moved to, by its nodes.
     pub target: S3,
-}
-
-/// The login of one side.
-pub struct Login {
-    /// The access key.
-    pub access: Secret,
-    /// The secret key.
-    pub secret: Secret,
 }
 
 /// Makes the clients of both.

@@ -16,12 +16,12 @@ use veza_probe::way::Way;
 
 use crate::cli::Args;
 use crate::cli::course::Act;
-use crate::targets::admin::ClusterInfo;
 use crate::targets::http::{Health, LIMIT};
 use crate::targets::store::Failure;
 use crate::targets::{Node, Targets, refused};
 use promise::{Layout, Promise};
 use skew::{OURS, Skew};
+use veza_probe::minio::ClusterInfo;
 
 /// How often a node's clock is read, over more than a second, so that its turn is seen.
 const READINGS: usize = 11;

@@ -3,7 +3,6 @@
 
 pub mod http;
 pub mod store;
-pub mod admin;
 
 use std::net::SocketAddr;
 
@@ -12,13 +11,14 @@ use veza_probe::clock::{At, Clock};
 use veza_probe::drill::{Site, usage};
 use veza_probe::incus::Status;
 use veza_probe::instance::{self, InstanceName};
+pub use veza_probe::minio::Login;
+use veza_probe::minio::{Admin, Door};
 use veza_probe::report::Untouched;
-use veza_probe::secret::{self, Secret};
+use veza_probe::secret;
 use veza_probe::verdict::{Judgement, Verdict};
 
 use crate::cli::course::Act;
 use crate::cli::{Args, Endpoint};
-use admin::{Admin, Door};
 use http::Http;
 use store::Store;
 
@@ -46,15 +46,6 @@ impl Node {
     fn is(&self, name: &str) -> bool {
         self.endpoint.host == name || self.name == name
     }
-}
-
-/// The login of the check.
-#[derive(Clone, Debug)]
-pub struct Login {
-    /// The access key.
-    pub access: Secret,
-    /// The secret key.
-    pub secret: Secret,
 }
 
 /// Whom this is about.

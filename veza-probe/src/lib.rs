@@ -14,6 +14,8 @@ pub mod address;
 pub mod way;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "minio")]
+pub mod minio;
 pub mod pulse;
 pub mod fault;
 pub mod undo;

@@ -4,9 +4,21 @@ use lab_test::{MINUTE, Ran, Subject, name, variable};
 
 const PREFIX: &str = "migrated/";
 
-/// For some seconds after a reset nodes refuse writes that the cluster could take.
-const AGAIN: &str =
-    "again() { for try in $(seq 20); do \"$@\" && return; sleep 1; done; return 1; };";
+/// For some seconds after a reset nodes refuse writes that the cluster could take, and one that was not reached when a bucket was
+/// set keeps what it knew of it: what every node must know is set until each says so.
+const AGAIN: &str = r#"
+again() { for try in $(seq 20); do "$@" && return; sleep 1; done; return 1; }
+versioned() {
+  for host in 31 32 33 34; do
+    export MC_HOST_node=${MC_HOST_veza/127.0.0.1/198.18.0.$host}
+    until [[ $(minio-client --json version info "node/$1" | jq --raw-output .versioning.status) == Enabled ]]; do
+      ((SECONDS < 60)) || return 1
+      minio-client --quiet version enable "veza/$1" >/dev/null || true
+      sleep 0.3
+    done
+  done
+}
+"#;
 
 /// Both stores of the lab, and the program between them.
 pub struct Lab(pub Subject);

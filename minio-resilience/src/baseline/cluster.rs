@@ -5,8 +5,8 @@ use veza_probe::report::{Condition, Untouched};
 use super::NEXT;
 use super::promise::Layout;
 use crate::cli::Args;
-use crate::targets::admin::{ClusterInfo, Drive};
 use crate::targets::{Targets, refused};
+use veza_probe::minio::{ClusterInfo, Drive};
 
 /// What each drive must have room for, beside the working set: the set has copies with parity, and versions of them.
 const ROOM_BYTES: u64 = 512 * 1024 * 1024;
@@ -132,7 +132,7 @@ pub fn told(cluster: &ClusterInfo) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::admin::NodeInfo;
+    use veza_probe::minio::NodeInfo;
 
     fn cluster() -> ClusterInfo {
         let node = |number: usize| NodeInfo {

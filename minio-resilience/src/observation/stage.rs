@@ -11,7 +11,7 @@ use crate::baseline::promise::Layout;
 use crate::cli::Args;
 use crate::cli::course::Object;
 use crate::targets::Node;
-use crate::targets::admin::{Admin, ClusterInfo};
+use veza_probe::minio::{Admin, ClusterInfo};
 
 /// What an act has in hand. Cheap to clone.
 #[derive(Clone)]

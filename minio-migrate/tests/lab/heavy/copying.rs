@@ -52,7 +52,8 @@ mc mirror /tmp/many veza/many; for i in 1 2 3; do for k in 5 6 7 8; do echo $i |
 mc rm veza/many/t9
 "#;
 
-const MANY_TARGET: &str = "again minio-client --quiet mb --ignore-existing veza/many; again minio-client --quiet version enable veza/many";
+const MANY_TARGET: &str =
+    "again minio-client --quiet mb --ignore-existing veza/many; versioned many";
 
 /// As many versions and marks as [`MANY`] has.
 const MANY_VERSIONS: f64 = 412.0;
@@ -89,7 +90,7 @@ async fn everything_that_makes_an_object_arrives() {
     lab.mc("minio-old", EVERYTHING).await;
     lab.mc(
         "minio-1",
-        "again minio-client --quiet mb --ignore-existing --with-lock veza/golden",
+        "again minio-client --quiet mb --ignore-existing --with-lock veza/golden; versioned golden",
     )
     .await;
     let ran = lab.way(&[], "golden", &[]);

@@ -17,8 +17,8 @@ use crate::fault::wipe::{self, empty};
 use crate::observation::objects::{Read, Reading, Through, compare};
 use crate::observation::stage::Stage;
 use crate::targets::Node;
-use crate::targets::admin::{ClusterInfo, Drive, NodeInfo};
 use crate::targets::store::{LIMIT, Version};
+use veza_probe::minio::{ClusterInfo, Drive, NodeInfo};
 
 /// How long it may take to look at every object of a cluster.
 const EVERYWHERE_LIMIT: Duration = Duration::from_secs(120);

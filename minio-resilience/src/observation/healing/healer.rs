@@ -9,7 +9,7 @@ use veza_probe::clock::{self, At, Clock};
 use super::look::{KeyVersion, Look, by_drive, short};
 use super::written::is_of_set;
 use super::{Ask, Record};
-use crate::targets::admin::{Admin, ClusterInfo, Healed, ObjectHealth};
+use veza_probe::minio::{Admin, ClusterInfo, Healed, ObjectHealth};
 
 /// How often it is asked whether the drives are there.
 const DRIVES_EVERY: Duration = Duration::from_millis(250);
@@ -266,7 +266,7 @@ pub fn replaced(before: &ClusterInfo, now: &ClusterInfo, emptied: Option<&str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::admin::{Drive, NodeInfo};
+    use veza_probe::minio::{Drive, NodeInfo};
 
     fn cluster(drives: &[(&str, &str, bool)]) -> ClusterInfo {
         let nodes = drives

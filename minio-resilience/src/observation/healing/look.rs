@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use veza_probe::clock::At;
 
-use crate::targets::admin::ObjectHealth;
+use veza_probe::minio::ObjectHealth;
 
 /// How many are named where they are many.
 const NAMED: usize = 5;
@@ -185,7 +185,7 @@ pub fn short(drive: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::targets::admin::DriveState;
+    use veza_probe::minio::DriveState;
 
     fn name(key: &str) -> KeyVersion {
         (key.to_owned(), "v".to_owned())

@@ -2,6 +2,7 @@
 //! RELEASE.2025-09-07T16-13-09Z (cmd/admin-router.go) with madmin-go 3.0.109.
 
 mod cluster;
+mod users;
 mod heal;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,8 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use crate::clock::{Clock, within};
+use crate::secret::Secret;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
@@ -19,13 +22,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use veza_probe::clock::{Clock, within};
 
-use super::Login;
 pub use cluster::{ClusterInfo, Drive, NodeInfo};
-#[cfg(test)]
-pub use heal::DriveState;
-pub use heal::{Healed, ObjectHealth};
+pub use heal::{DriveState, Healed, ObjectHealth};
+pub use users::Status;
 
 /// How long a question may take that no heal is behind.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -36,6 +36,15 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+
+/// A login: of the admin API, or of S3.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The access key.
+    pub access: Secret,
+    /// The secret key.
+    pub secret: Secret,
+}
 
 /// A node that requests can be sent to.
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
+use crate::clock::{self, At};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use veza_probe::clock::{self, At};
 
 use super::{Admin, Door, Error, LIMIT, Request, encoded, read};
 
