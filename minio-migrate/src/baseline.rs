@@ -110,6 +110,26 @@ async fn answers(node: &Node) -> Result<(), Untouched> {
         .map_err(|failure| unwell(&node.name, &failure))
 }
 
+async fn lock_and_versioning(node: &Node, bucket: &str) -> Result<String, Failure> {
+    let asked = answered(node.client.get_bucket_versioning().bucket(bucket).send()).await?;
+    let versioning = asked
+        .status
+        .map_or("none".to_owned(), |status| status.as_str().to_owned());
+    let asked = answered(
+        node.client
+            .get_object_lock_configuration()
+            .bucket(bucket)
+            .send(),
+    )
+    .await;
+    let lock = match asked {
+        Ok(answer) => told(&answer.object_lock_configuration),
+        Err(failure) => none(&failure).map_err(|_| failure)?,
+    };
+    let lock = lock.map_or(String::new(), |_| ", object lock".to_owned());
+    Ok(format!("{versioning}{lock}"))
+}
+
 /// How long nodes may need to agree on what a bucket is set to.
 const AGREES: Duration = Duration::from_secs(10);
 
@@ -120,11 +140,8 @@ async fn agree(store: &S3, bucket: &str) -> Result<(), Untouched> {
     loop {
         let mut said = BTreeMap::<String, Vec<&str>>::new();
         for node in store.each() {
-            let asked = answered(node.client.get_bucket_versioning().bucket(bucket).send()).await;
-            let state = match asked {
-                Ok(answer) => answer
-                    .status
-                    .map_or("none".to_owned(), |status| status.as_str().to_owned()),
+            let state = match lock_and_versioning(node, bucket).await {
+                Ok(state) => state,
                 Err(failure) => failure.to_string(),
             };
             said.entry(state).or_default().push(&node.name);
@@ -137,8 +154,9 @@ async fn agree(store: &S3, bucket: &str) -> Result<(), Untouched> {
                 .iter()
                 .map(|(state, nodes)| format!("{state} by {}", nodes.join(", ")));
             let words = words.collect::<Vec<_>>().join("; ");
-            let words =
-                format!("{bucket}: nodes of the target say otherwise of its versioning: {words}");
+            let words = format!(
+                "{bucket}: nodes of the target say otherwise of its versioning and object lock: {words}"
+            );
             let next = "mc admin service restart the target, or set its versioning again, then run it again";
             return Err(refused("nodes-disagree", words, next));
         }

@@ -1,6 +1,7 @@
 //! What was typed: flags and variables, checked for form only. Nothing is asked of anyone here.
 
 pub mod copying;
+pub mod cutting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -150,6 +151,10 @@ pub struct Args {
     #[command(flatten)]
     pub copying: copying::Copying,
 
+    /// What a cutover may do.
+    #[command(flatten)]
+    pub cutting: cutting::Cutting,
+
     /// Where the result goes.
     #[command(flatten)]
     pub output: Output,
@@ -162,6 +167,8 @@ pub enum Word {
     Copy,
     /// Compares both stores.
     Verify,
+    /// Copies, freezes the writers, copies and compares the rest, and says GO or NO-GO.
+    Cutover,
     /// Tells what journals say.
     Status,
 }
@@ -249,6 +256,10 @@ pub fn variables() -> Vec<String> {
         "MINIO_SRC_SECRET_KEY",
         "MINIO_DST_ACCESS_KEY",
         "MINIO_DST_SECRET_KEY",
+        "MINIO_SRC_ADMIN_ACCESS_KEY",
+        "MINIO_SRC_ADMIN_SECRET_KEY",
+        "MINIO_DST_ADMIN_ACCESS_KEY",
+        "MINIO_DST_ADMIN_SECRET_KEY",
     ];
     arguments::variables(&Args::command(), &secrets)
 }
@@ -264,6 +275,11 @@ impl Args {
         self.output.check()?;
         if self.word == Some(Word::Status) {
             return Ok(());
+        }
+        if self.word == Some(Word::Cutover) {
+            self.cutting.check()?;
+        } else if self.cutting.recover {
+            return Err("--recover is of cutover".to_owned());
         }
         let given = self.source_endpoint.as_deref();
         let source = given.filter(|text| !text.is_empty());

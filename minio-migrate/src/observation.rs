@@ -2,6 +2,7 @@
 
 pub mod findings;
 pub mod compare;
+pub mod fitness;
 
 use std::fs::File;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 pub mod copying;
 pub mod status;
+pub mod cutover;
 
 use veza_probe::clock::Clock;
 use veza_probe::report::{Figure, GateOff, Report, Table, Untouched};

@@ -4,3 +4,4 @@ pub mod journal;
 pub mod pace;
 pub mod object;
 pub mod flow;
+pub mod freeze;

@@ -2,6 +2,7 @@
 
 pub mod copying;
 pub mod status;
+pub mod cutover;
 
 use veza_probe::clock::Signal;
 use veza_probe::verdict::{Gate, Judgement, Measured, Verdict, of_gates};

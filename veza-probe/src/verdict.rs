@@ -297,7 +297,7 @@ impl Gate {
     }
 
     /// The gate in a sentence: what was measured, against which limit.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let Gate {
             title,
             id,

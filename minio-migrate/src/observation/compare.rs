@@ -156,9 +156,8 @@ impl Comparer {
             Ok(rows) => rows,
             Err(words) => return self.book.count(|seen| seen.broken.push(words)),
         };
-        let (mut ones, mut others) = (one.versions(), other.versions());
-        loop {
-            match (ones.next(), others.next()) {
+        for pair in side_by_side(one, other) {
+            match pair {
                 (Some(source), Some(target)) => {
                     let row = rows.of(source, target);
                     self.pair(&place, (source, target), (reads, row)).await;
@@ -173,7 +172,7 @@ impl Comparer {
                     self.book
                         .take(place.finding(Kind::Unexpected, Some(target), words));
                 }
-                (None, None) => break,
+                (None, None) => {}
             }
         }
         let marks = |entry: &Entry| entry.history.len() - entry.versions().count();
@@ -281,6 +280,51 @@ impl Comparer {
         if let Err(words) = noted.journal.verified((place.bucket, place.key), &verified) {
             self.book.count(|seen| seen.broken.push(words));
         }
+    }
+}
+
+/// The versions of both, each beside the one that it would be a copy of. Of a key with fewer versions on one side either the newest
+/// are missing or the oldest: whichever leaves more that are the same.
+fn side_by_side<'a>(
+    one: &'a Entry,
+    other: &'a Entry,
+) -> Vec<(Option<&'a Version>, Option<&'a Version>)> {
+    let (ones, others): (Vec<_>, Vec<_>) = (one.versions().collect(), other.versions().collect());
+    let length = ones.len().max(others.len());
+    let behind = |versions: &[&'a Version], skipped: usize| {
+        let mut all = vec![None; skipped];
+        all.extend(versions.iter().copied().map(Some));
+        all.resize(length, None);
+        all
+    };
+    let aligned = |is_newest: bool| {
+        let side = |versions: &[&'a Version]| {
+            behind(
+                versions,
+                if is_newest {
+                    0
+                } else {
+                    length - versions.len()
+                },
+            )
+        };
+        side(&ones)
+            .into_iter()
+            .zip(side(&others))
+            .collect::<Vec<_>>()
+    };
+    let same = |pairs: &[(Option<&Version>, Option<&Version>)]| {
+        let is_same = |(one, other): &&(Option<&Version>, Option<&Version>)| {
+            one.zip(*other)
+                .is_some_and(|(one, other)| one.etag == other.etag)
+        };
+        pairs.iter().filter(is_same).count()
+    };
+    let (newest, oldest) = (aligned(true), aligned(false));
+    if same(&oldest) > same(&newest) {
+        oldest
+    } else {
+        newest
     }
 }
 
@@ -463,6 +507,31 @@ mod tests {
         ] {
             assert!(words.contains(word), "{word}: {words}");
         }
+    }
+
+    #[test]
+    fn versions_stand_beside_what_they_are_a_copy_of() {
+        let entry = |etags: &str| Entry {
+            key: "k".to_owned(),
+            history: etags
+                .chars()
+                .map(|etag| Version::of(None, &etag.to_string(), etag == 'M'))
+                .collect(),
+        };
+        let pairs = |one: &str, other: &str| {
+            let (one, other) = (entry(one), entry(other));
+            let word =
+                |version: Option<&Version>| version.map_or("-", |version| &version.etag).to_owned();
+            let pairs = side_by_side(&one, &other).into_iter();
+            let words: Vec<String> = pairs.map(|(one, other)| word(one) + &word(other)).collect();
+            words.join(" ")
+        };
+        assert_eq!(pairs("321", "321"), "33 22 11");
+        assert_eq!(pairs("321", "21"), "3- 22 11", "the newest is missing");
+        assert_eq!(pairs("321", "3"), "33 2- 1-", "only the newest was copied");
+        assert_eq!(pairs("21", "321"), "-3 22 11");
+        assert_eq!(pairs("3M1", "x1"), "3x 11");
+        assert_eq!(pairs("3", ""), "3-");
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Carrier {
             if first == Some(carried.sha256) {
                 let (ours, theirs) = (&version.etag, &carried.target_etag);
                 carried.losses.push(format!(
-                    "the ETag: {ours} on the source, {theirs} on the target, of the same bytes"
+                    "etag: {ours} on the source, {theirs} on the target, of the same bytes"
                 ));
                 return Ok(carried);
             }

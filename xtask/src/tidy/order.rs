@@ -6,7 +6,7 @@ use super::source::Source;
 use super::tree::Tree;
 
 /// The steps of a check. Those in one row stand in each other's place.
-const STEPS: [&[&str]; 7] = [
+const STEPS: [&[&str]; 8] = [
     &["cli"],
     &["targets"],
     &["baseline"],
@@ -14,6 +14,8 @@ const STEPS: [&[&str]; 7] = [
     &["observation"],
     &["verdict"],
     &["report"],
+    // What each word of a program with several does with the steps above.
+    &["course"],
 ];
 
 /// What `veza_probe::clock` has that is plain data and may stand in a verdict.

@@ -106,7 +106,7 @@ impl About {
             Ok(date) => self.expires = Some(date),
             Err(_) => self
                 .losses
-                .push(format!("the header Expires, which is no date: {text:?}")),
+                .push(format!("expires: the header is no date: {text:?}")),
         }
     }
 
@@ -121,7 +121,7 @@ impl About {
         let until_ms = until.to_millis().unwrap_or_default();
         if until_ms <= now_ms {
             self.losses.push(format!(
-                "a retention that is over ({} until {until})",
+                "retention: it is over ({} until {until})",
                 mode.as_str()
             ));
         } else {

@@ -90,7 +90,7 @@ async fn everything_that_makes_an_object_arrives() {
     lab.mc("minio-old", EVERYTHING).await;
     lab.mc(
         "minio-1",
-        "again minio-client --quiet mb --ignore-existing --with-lock veza/golden; versioned golden",
+        "made() { minio-client --quiet rb --force veza/golden || true; minio-client --quiet mb --with-lock veza/golden; }; again made; versioned golden",
     )
     .await;
     let ran = lab.way(&[], "golden", &[]);

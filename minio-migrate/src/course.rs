@@ -1,0 +1,219 @@
+//! What each word does, from the first question to the report.
+
+mod cutover;
+
+pub use cutover::recover;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use veza_probe::clock::{Clock, Stop};
+use veza_probe::report::{Figure, Report};
+use veza_probe::story::Story;
+use veza_probe::undo::State;
+
+use crate::baseline::Baseline;
+use crate::cli::{self, Args, Endpoint};
+use crate::observation::Watch;
+use crate::observation::compare::Noted;
+use crate::observation::findings::{Book, Seen};
+use crate::report;
+use crate::targets::{self, Targets};
+use crate::transfer::flow::{Flow, Rules, Stopped};
+use crate::transfer::journal::{About, Journal};
+use crate::transfer::object::Carrier;
+use crate::transfer::pace::{Memory, Rates};
+use crate::verdict::{self, Promises};
+
+/// A run that has found both stores.
+pub struct Run<'a> {
+    /// The run's clock.
+    pub clock: Clock,
+    /// What was typed.
+    pub args: &'a Args,
+    /// Where the story is told.
+    pub story: &'a Story,
+    /// Both stores.
+    pub targets: &'a Targets,
+    /// What there was before.
+    pub baseline: &'a Baseline,
+}
+
+impl Run<'_> {
+    /// Copies, then compares everything.
+    pub async fn whole(&self, stop: &mut Stop) -> Report {
+        let copied = self.copy(stop).await;
+        if copied.exit_code != 0 {
+            return copied;
+        }
+        self.story.say(&copied.reason);
+        let mut report = self.verify(stop).await;
+        report
+            .figures
+            .extend(copied.figures.into_iter().map(|figure| Figure {
+                id: format!("copy-{}", figure.id),
+                ..figure
+            }));
+        report.notes.extend(copied.notes);
+        report
+    }
+
+    /// Copies what the target has not.
+    pub async fn copy(&self, stop: &mut Stop) -> Report {
+        let (args, clock) = (self.args, self.clock);
+        let opened = self.journal();
+        let (journal, flow) = match opened {
+            Ok(journal) => (journal.clone(), self.flow(journal)),
+            Err(words) => {
+                let next = "name a file that can be written with --journal";
+                let refused = targets::refused("journal-unusable", words, next);
+                return report::untouched(&clock, args, refused);
+            }
+        };
+        let copying = async {
+            for bucket in &self.baseline.buckets {
+                self.story.say(&format!("copying {}", bucket.name));
+                flow.bucket(&bucket.name, self.story).await?;
+            }
+            Ok::<_, Stopped>(())
+        };
+        let (stopped, signal) = tokio::select! {
+            done = copying => (done.err(), None),
+            signal = stop.wait() => (None, Some(signal)),
+        };
+        let closed = journal.close().map_err(Stopped::Journal);
+        let stopped = stopped.or(closed.err());
+        let counts = flow.counts().clone();
+        let sums = journal.sums().unwrap_or_default();
+        let copy = verdict::copying::Copy {
+            counts: &counts,
+            stopped: stopped.as_ref(),
+            signal,
+            is_empty: sums.versions + sums.marks == 0,
+        };
+        let judgement = verdict::copying::judge(&copy);
+        let seen = (self.baseline, &counts, &journal);
+        report::copying::assemble(&clock, args, &judgement, seen)
+    }
+
+    fn journal(&self) -> Result<Journal, String> {
+        let (path, about) = self.place();
+        if let Some(folder) = path.parent() {
+            let made = std::fs::create_dir_all(folder);
+            made.map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
+        Journal::open(&path, &about)
+    }
+
+    /// The journal, if there is one: what somebody else copied has none.
+    fn known(&self) -> Result<Option<Journal>, String> {
+        let (path, about) = self.place();
+        let is_there = path.exists();
+        if !is_there && self.args.copying.journal.is_some() {
+            return Err(format!("journal {}: there is none", path.display()));
+        }
+        is_there.then(|| Journal::open(&path, &about)).transpose()
+    }
+
+    fn place(&self) -> (PathBuf, About) {
+        let (args, shard) = (self.args, self.args.copying.shard);
+        let name = |endpoint: Option<&Endpoint>| {
+            endpoint.map_or_else(String::new, |endpoint| endpoint.name.clone())
+        };
+        let about = About {
+            source: name(args.source.as_ref()),
+            target: name(args.targets.first()),
+            versions: args.versions,
+            shard: (shard.0, shard.1),
+        };
+        let path = args.copying.journal.clone().unwrap_or_else(|| {
+            let state = State::new(|name| std::env::var_os(name));
+            state.folder().join("migrations").join(about.file_name())
+        });
+        (path, about)
+    }
+
+    fn flow(&self, journal: Journal) -> Flow {
+        let (args, copying) = (self.args, &self.args.copying);
+        let bandwidth = copying.limit_bandwidth.map(|size| size.0);
+        Flow {
+            clock: self.clock,
+            journal,
+            carrier: Carrier {
+                source: self.targets.source.clone(),
+                target: self.targets.target.clone(),
+                memory: Memory::new(copying.memory.0),
+                clock: self.clock,
+            },
+            rates: Arc::new(Rates::new(copying.limit_rate, bandwidth)),
+            rules: Arc::new(Rules {
+                versions: args.versions,
+                prefix: args.prefix.clone(),
+                shard: (copying.shard.0, copying.shard.1),
+                most: args.at_once(64),
+                overwrite: copying.overwrite,
+            }),
+            counts: Arc::default(),
+        }
+    }
+
+    /// Compares everything.
+    pub async fn verify(&self, stop: &mut Stop) -> Report {
+        let (args, clock) = (self.args, self.clock);
+        let journal = match self.known() {
+            Ok(journal) => journal,
+            Err(words) => {
+                let next = "name the journal of this copy with --journal";
+                let refused = targets::refused("journal-unusable", words, next);
+                return report::untouched(&clock, args, refused);
+            }
+        };
+        let book = match Watch::book(args) {
+            Ok(book) => book,
+            Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
+        };
+        let watch = self.watch(&book, journal.as_ref(), false);
+        let stopped = tokio::select! {
+            () = watch.compare() => None,
+            signal = stop.wait() => Some(signal),
+        };
+        if let Some(Err(words)) = journal.map(|journal| journal.close()) {
+            book.count(|seen| seen.broken.push(words));
+        }
+        let seen = book.close();
+        let promises = Promises {
+            more_allowed: args.allow_unexpected,
+            buckets_ignored: args.ignore_buckets,
+            depth: args.verify,
+        };
+        let gates = verdict::gates(&seen, &promises);
+        let judgement = verdict::judge(&seen, &gates, &promises, stopped);
+        report::assemble(&clock, args, &judgement, (self.baseline, &seen, gates))
+    }
+
+    fn watch(&self, book: &Book, journal: Option<&Journal>, is_delta: bool) -> Watch<'_> {
+        Watch {
+            clock: self.clock,
+            args: self.args,
+            targets: self.targets,
+            baseline: self.baseline,
+            story: self.story,
+            book: book.clone(),
+            noted: journal.map(|journal| Noted {
+                journal: journal.clone(),
+                clock: self.clock,
+                is_delta,
+            }),
+        }
+    }
+
+    /// Compares everything; what was read again before is only listed, where that is enough.
+    async fn compared(&self, journal: Option<&Journal>, is_delta: bool) -> Seen {
+        let book = Book::new(None);
+        self.watch(&book, journal, is_delta).compare().await;
+        if let Some(Err(words)) = journal.map(Journal::save) {
+            book.count(|seen| seen.broken.push(words));
+        }
+        book.close()
+    }
+}
