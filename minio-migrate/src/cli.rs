@@ -16,24 +16,33 @@ pub const CHECK: &str = "minio-migrate";
 
 /// The exit codes, for the end of `--help`.
 const EXIT_CODES: &str = "Exit codes:
-  0    pass: all that is on the source is on the target, and it is the same (also: --help, --version)
-  1    refused: a store does not answer, refuses the credentials, or has no such bucket; nothing was compared
-  2    fail: something is missing, different or not to be read; it is named
+  0    pass: GO, copied, the same, or in step, as the word has it (also: --help, --version, --recover)
+  1    refused: a store does not answer, refuses the credentials, or has no such bucket; nothing was touched
+  2    fail: NO-GO (the writers write as before), or something is missing, different or not to be read; it is named
   3    missing tool: a file is not there
-  5    inconclusive: a listing broke off, objects changed meanwhile, or there was nothing to compare
+  4    not undone: writers may still be frozen: minio-migrate cutover --recover
+  5    inconclusive: incomplete, and the same again goes on; objects changed meanwhile; there was nothing to do
   64   usage: bad arguments or environment values
   70   internal: a bug of this tool
   129, 130, 143
-       interrupted by SIGHUP, SIGINT, SIGTERM";
+       interrupted by SIGHUP, SIGINT, SIGTERM; nobody is frozen";
 
-/// Compares two S3 stores, object by object and version by version, by the bytes of both. It writes nothing to either.
+/// Moves buckets from one S3 store to another, and proves it: every object and version, with all that belongs to it.
 ///
+/// (no word) copies, then compares everything, and says what comes next.
+/// copy      copies what the target has not, every version and mark of deletion in its order, and keeps a journal: a run that is
+///           killed at any moment goes on where it was. Objects keep the parts that they had, and so their ETags.
 /// verify    reads every object and version from the source and, through the target's endpoints in turn, from the
 ///           target, and compares SHA-256 of what came, content headers, user metadata, tags, retention and legal
 ///           hold; then what the buckets are set to. Equal counts are no proof, and neither is a word of the
-///           stores': whatever copied it (mc mirror, rclone, replication), both sides are read again.
+///           stores': whatever copied it (mc mirror, rclone, replication), both sides are read again. With the journal of a
+///           copy here, what the source sent then is not asked of it again.
+/// cutover   copies and compares while writers write, rehearses, freezes the writers (disables them at the source, and tries that
+///           with their own logins), copies and compares the rest, and says GO or NO-GO; after NO-GO they may write again.
+/// reverse   after GO: copies back to the source what was written to the target, so that moving back loses nothing.
+/// status    says what journals hold, and whether together they are one migration.
 ///
-/// Gates:
+/// Gates of verify, and with others of cutover:
 ///   missing     objects and versions of the source that the target has not; none
 ///   different   those that it has otherwise; none
 ///   unexpected  objects and versions of the target that the source has not; none (--allow-unexpected: not judged)
@@ -41,12 +50,12 @@ const EXIT_CODES: &str = "Exit codes:
 ///   buckets     settings of buckets that differ: versioning, object lock, lifecycle, policy, tags, CORS, notification,
 ///               encryption; none (--ignore-buckets: not judged)
 ///
-/// Version ids and times of modification are the store's own and can't be copied by S3: that they differ is counted and
-/// said, and is no difference. So are ETags, which depend on the sizes of parts.
+/// Version ids and times of modification are the store's own and can't be copied by S3: verify counts and says that they differ,
+/// cutover wants that accepted by name (--accept-loss). ETags depend on the sizes of parts.
 #[derive(Debug, Parser)]
 #[command(name = "minio-migrate", version, verbatim_doc_comment, after_help = EXIT_CODES)]
 pub struct Args {
-    /// What is done; see above.
+    /// What is done; see above. Without a word: copy, then verify.
     #[arg(value_name = "WORD", value_enum)]
     pub word: Option<Word>,
 
@@ -169,6 +178,8 @@ pub enum Word {
     Verify,
     /// Copies, freezes the writers, copies and compares the rest, and says GO or NO-GO.
     Cutover,
+    /// After GO, copies back to the source what was written to the target.
+    Reverse,
     /// Tells what journals say.
     Status,
 }

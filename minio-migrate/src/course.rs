@@ -1,6 +1,7 @@
 //! What each word does, from the first question to the report.
 
 mod cutover;
+mod reverse;
 
 pub use cutover::recover;
 

@@ -146,6 +146,7 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
         Some(Word::Verify) => run.verify(&mut stop).await,
         Some(Word::Copy) => run.copy(&mut stop).await,
         Some(Word::Cutover) => run.cutover(&mut stop).await,
+        Some(Word::Reverse) => run.reverse(&mut stop).await,
         Some(Word::Status) | None => run.whole(&mut stop).await,
     }
 }

@@ -103,7 +103,8 @@ pub fn assemble(
     report
 }
 
-fn figure((id, title, unit, value): (&str, &str, &str, f64)) -> Figure {
+/// A number, measured once.
+pub fn figure((id, title, unit, value): (&str, &str, &str, f64)) -> Figure {
     Figure {
         id: id.to_owned(),
         title: title.to_owned(),

@@ -9,8 +9,9 @@ use veza_probe::verdict::{Experiment, Gate, Judgement, Measured, Verdict, of_gat
 
 use crate::baseline::promise::Promise;
 use crate::cli::Args;
-use crate::observation::cluster::{Look, Record};
+use crate::observation::cluster::{Look, Record, Seen as Node};
 use crate::observation::{Observation, refusals::REFUSAL_LIMIT, refusals::Tried};
+use crate::targets::http::Health;
 use healing::{Healing, NOTHING_TO_HEAL};
 
 /// The promises of an act.
@@ -157,22 +158,35 @@ impl Seen {
     }
 }
 
-/// How many looks, between two moments, found a node that stays up saying other than what is promised: `cluster` is
-/// about writes, `cluster/read` about reads. The last look is what counts where a node needs time to notice; none when
-/// nobody looked.
+/// How many health endpoints of nodes that stay up said, between two moments, other than what is promised: `cluster` is about
+/// writes, `cluster/read` about reads. The last answer of each counts, as a node needs time to notice, and MinIO may take longer for an
+/// answer than a look waits (`api cluster_deadline`, 10 s): one that never answered is odd, too. None when nobody looked.
 fn odd_health(record: &Record, promise: Promise, (from, until): (At, At)) -> Option<u64> {
     let within = |look: &&Look| look.asked >= from && look.answered <= until;
-    let last = record.looks.iter().rfind(within)?;
-    let code = |is: bool| if is { 200 } else { 503 };
-    let odd = last.nodes.iter().filter(|node| node.lives).map(|node| {
-        let is = |health: &Result<crate::targets::http::Health, String>, expected: u16| {
-            health.as_ref().is_ok_and(|health| health.code == expected)
-        };
-        u64::from(!is(&node.cluster, code(promise.writes)))
-            + u64::from(!is(&node.read, code(promise.reads)))
+    let looks: Vec<&Look> = record.looks.iter().filter(within).collect();
+    let last = looks.last()?;
+    let living = last.nodes.iter().filter(|node| node.lives);
+    let ends: [(End, bool); 2] = [
+        (|node| &node.cluster, promise.writes),
+        (|node| &node.read, promise.reads),
+    ];
+    let odd = living.flat_map(|node| ends.map(|(end, is)| (&node.name, end, is)));
+    let odd = odd.filter(|(name, end, is)| {
+        let nodes = looks.iter().rev().flat_map(|look| &look.nodes);
+        let mut said = nodes
+            .filter(|node| node.name == **name)
+            .filter_map(|node| end(node).as_ref().ok());
+        said.next()
+            .is_none_or(|health| health.code != if *is { 200 } else { 503 })
     });
-    Some(odd.sum())
+    Some(odd.count() as u64)
 }
+
+/// What a health endpoint came to.
+type Said = Result<Health, String>;
+
+/// One of a node's two health endpoints.
+type End = fn(&Node) -> &Said;
 
 /// From a moment until something held for good; none when it was not looked at since.
 fn measured(record: &Record, since: At, is_so: impl Fn(&Look) -> bool) -> Option<Measured> {

@@ -44,6 +44,10 @@ pub struct Cutting {
     )]
     pub accepted: Vec<String>,
 
+    /// With reverse: how long a pass may take, in seconds; so old may a write be that the old store has not.
+    #[arg(long, env = "MINIO_MIGRATE_MAX_LAG", value_name = "SECONDS", value_parser = seconds)]
+    pub max_lag: Option<Duration>,
+
     /// Lets writers write again that a cutover froze which was killed. After GO it never does: then the target has what the source
     /// has not.
     #[arg(long)]

@@ -165,7 +165,7 @@ impl Run<'_> {
 }
 
 /// Where freezes are on record.
-fn freezes() -> PathBuf {
+pub fn freezes() -> PathBuf {
     State::new(|name| std::env::var_os(name))
         .folder()
         .join("freezes")
@@ -215,7 +215,7 @@ impl Cut<'_> {
         }
         story.say("before the freeze: looking at every object on the target's drives");
         let places = self.places();
-        let fitness = fitness::look(&self.target, &places).await;
+        let fitness = fitness::healed(&self.target, &places, self.run.story).await;
         let unfit = fitness.words();
         self.evidence.fitness = Some(fitness);
         if !unfit.is_empty() {
@@ -372,7 +372,7 @@ impl Cut<'_> {
         } else {
             delta
         };
-        let last = fitness::look(&self.target, &places).await;
+        let last = fitness::healed(&self.target, &places, self.run.story).await;
         self.evidence.fitness = Some(match self.evidence.fitness.take() {
             Some(before) => both(&before, last),
             None => last,

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use veza_probe::clock;
 use veza_probe::minio::{Admin, ObjectHealth};
+use veza_probe::story::Story;
 
 /// How long a look at every object may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -64,6 +66,36 @@ pub async fn look(admin: &Admin, places: &[(String, String)]) -> Fitness {
                 return fitness;
             }
         }
+    }
+    fitness
+}
+
+/// How often what lacks a shard is healed, and the pause before each further time: a node that just came back is no place to heal to yet.
+const HEALS: usize = 8;
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The same, after what lacks a shard was healed: what is written just after a node came back may be on fewer drives than it should,
+/// and MinIO mends that when it is asked.
+pub async fn healed(admin: &Admin, places: &[(String, String)], story: &Story) -> Fitness {
+    let mut fitness = look(admin, places).await;
+    for heal in 0..HEALS {
+        if fitness.lacking == 0 || fitness.unknown.is_some() || fitness.amiss() > 0 {
+            break;
+        }
+        if heal > 0 {
+            clock::sleep(PAUSE).await;
+        }
+        let lacking = fitness.lacking;
+        story.say(&format!(
+            "{lacking} versions of the target lack a shard: asking it to heal them"
+        ));
+        for (bucket, prefix) in places {
+            if let Err(error) = admin.heal(bucket, prefix, false, LIMIT).await {
+                fitness.unknown = Some(error.to_string());
+                return fitness;
+            }
+        }
+        fitness = look(admin, places).await;
     }
     fitness
 }

@@ -309,7 +309,10 @@ impl Run<'_> {
             .trouble(place, outcome.trouble.as_deref(), flow.now_ms());
         written.map_err(Stopped::Journal)?;
         if outcome.trouble.is_some() {
-            flow.counts().troubles += 1;
+            let mut counts = flow.counts();
+            counts.troubles += 1;
+            counts.conflicts += u64::from(outcome.is_conflict);
+            drop(counts);
             if !outcome.is_conflict && self.failed.len() < REMEMBERED {
                 self.failed.push(outcome.key.clone());
             }

@@ -1,6 +1,7 @@
 //! A copy that mc mirror made from the single node to the cluster, judged.
 
 mod copying;
+mod cutting;
 
 use super::support::Lab;
 

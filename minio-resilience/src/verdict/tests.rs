@@ -245,3 +245,55 @@ fn a_control_run_must_show_no_outage() {
         (Verdict::Fail, "no-outage-missed".into())
     );
 }
+
+/// Looks at one node that stays up: what its two endpoints came to, one after the other; 0 is no answer.
+fn looks(all: &[(u16, u16)]) -> Record {
+    let health = |code| match code {
+        0 => Err("no answer".to_owned()),
+        code => Ok(Health {
+            code,
+            quorum: None,
+            healing: 0,
+            date_s: None,
+            status: None,
+            asked: At(0),
+            answered: At(0),
+        }),
+    };
+    let look = |(number, (cluster, read)): (usize, &(u16, u16))| Look {
+        asked: At(number as i64 * 10 + 1),
+        answered: At(number as i64 * 10 + 2),
+        nodes: vec![Node {
+            name: "minio-1".to_owned(),
+            lives: true,
+            cluster: health(*cluster),
+            read: health(*read),
+            serves: None,
+        }],
+        drives_online: None,
+        drives: 4,
+        s3_only: false,
+    };
+    Record {
+        looks: all.iter().enumerate().map(look).collect(),
+    }
+}
+
+#[test]
+fn the_last_answer_of_each_health_endpoint_counts_and_none_at_all_is_odd() {
+    let promise = Promise {
+        reads: true,
+        writes: false,
+    };
+    let odd = |all: &[(u16, u16)]| odd_health(&looks(all), promise, (At(0), At(1000)));
+    assert_eq!(odd(&[]), None);
+    assert_eq!(odd(&[(200, 503), (503, 200)]), Some(0));
+    assert_eq!(
+        odd(&[(503, 200), (0, 0)]),
+        Some(0),
+        "slower than a look, and right before"
+    );
+    assert_eq!(odd(&[(0, 200), (0, 200)]), Some(1), "never answered");
+    assert_eq!(odd(&[(503, 200), (200, 200)]), Some(1));
+    assert_eq!(odd(&[(503, 200), (200, 200), (0, 503)]), Some(2));
+}

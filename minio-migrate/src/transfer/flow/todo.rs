@@ -87,7 +87,7 @@ pub fn with_target(
     standing: &[Version],
     (may_be_ours, is_allowed): (bool, bool),
 ) -> Result<Todo, Conflict> {
-    let is_known = |version: &&Version| rows.iter().any(|row| is_of_row(version, row));
+    let is_known = |version: &&Version| rows.iter().any(|row| row.target_is(version));
     let mut others: Vec<&Version> = standing.iter().rev().skip_while(is_known).collect();
     let count = others.iter().filter(|version| !is_known(version)).count();
     if may_be_ours {
@@ -100,23 +100,6 @@ pub fn with_target(
         return Ok(todo);
     }
     Err(Conflict::Foreign(count))
-}
-
-/// Whether the target's version is the one that a row speaks of.
-fn is_of_row(version: &Version, row: &Row) -> bool {
-    let plain = |id: Option<&str>| id.filter(|id| *id != "null").map(str::to_owned);
-    let (one, other) = (
-        plain(version.id.as_deref()),
-        plain(row.target_id.as_deref()),
-    );
-    match (one, other) {
-        (Some(one), Some(other)) => one == other,
-        // A listing without versions shows no ids.
-        (None, other) if other.is_none() || version.id.is_none() => {
-            version.is_mark == row.is_mark && version.etag == row.target_etag
-        }
-        _ => false,
-    }
 }
 
 /// Whether a version on the target may be a copy of one of the source's.

@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row as Sql, params};
 
+use crate::targets::walk::Version;
+
 /// A version that was carried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
@@ -33,6 +35,25 @@ pub struct Row {
     pub gone_ms: Option<i64>,
     /// What the target could not take.
     pub losses: Option<String>,
+}
+
+impl Row {
+    /// Whether a version of the target is the one that this row speaks of.
+    pub fn target_is(&self, version: &Version) -> bool {
+        let plain = |id: Option<&str>| id.filter(|id| *id != "null").map(str::to_owned);
+        let (one, other) = (
+            plain(version.id.as_deref()),
+            plain(self.target_id.as_deref()),
+        );
+        match (one, other) {
+            (Some(one), Some(other)) => one == other,
+            // A listing without versions shows no ids.
+            (None, other) if other.is_none() || version.id.is_none() => {
+                version.is_mark == self.is_mark && version.etag == self.target_etag
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A version that was read again.

@@ -1,0 +1,160 @@
+//! A cutover with a writer who writes until it is frozen.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use lab_test::{Ran, Running, variable};
+use veza_probe::clock;
+
+use crate::support::Lab;
+
+/// Objects of the application's own, and a writer with its login until somebody ends it.
+const WRITER: &str = r#"
+mkdir -p /tmp/songs; cd /tmp/songs; for i in $(seq 60); do head -c $((i * 30)) /dev/urandom > s$i; done
+minio-client --quiet mirror /tmp/songs veza/$BUCKET/songs >/dev/null
+secret=$(sed -n 's/^veza-app //p' /etc/veza/minio-users)
+export MC_HOST_app=http://veza-app:$secret@127.0.0.1:9000
+cat > /tmp/writer.sh <<'END'
+for n in $(seq 3000); do
+  if echo $n | minio-client --quiet pipe app/$BUCKET/live/$((n % 10)) >/dev/null 2>&1; then echo yes >> /tmp/writer.log; else echo no >> /tmp/writer.log; fi
+  sleep 0.05
+done
+END
+: > /tmp/writer.log; setsid nohup bash /tmp/writer.sh >/dev/null 2>&1 &
+"#;
+
+/// Every version and mark of the application's bucket, and the bytes of the newest.
+const BOTH: &str = r#"
+seen() {
+  minio-client --json ls --recursive --versions "$1/$BUCKET" |
+    jq --raw-output --slurp 'group_by(.key)[] | sort_by(.versionOrdinal // 0)[] | [.key, .size, .etag, (.isDeleteMarker // false)] | @tsv'
+}
+seen old > /tmp/old.seen; seen veza > /tmp/new.seen; cmp /tmp/old.seen /tmp/new.seen; wc -l < /tmp/old.seen
+"#;
+
+struct Cut(Lab);
+
+impl Cut {
+    async fn new(test: &str) -> Cut {
+        let lab = Lab::new(test).await;
+        let bucket = variable("MINIO_BUCKET");
+        lab.mc("minio-old", &format!("export BUCKET={bucket}; {WRITER}"))
+            .await;
+        lab.mc("minio-1", &format!("versioned {bucket}")).await;
+        Cut(lab)
+    }
+
+    /// The cutover, with the writer's login in a file, changed as told.
+    fn command(&self, secret: Option<&str>, more: &[&str]) -> Command {
+        let secrets = self.0.0.folder.join("writers");
+        let access = variable("MINIO_SRC_APP_ACCESS_KEY");
+        let own = std::fs::read_to_string(variable("MINIO_SRC_APP_SECRET_KEY_FILE")).unwrap();
+        std::fs::write(&secrets, format!("{access} {}\n", secret.unwrap_or(&own))).unwrap();
+        std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = self.0.0.command();
+        command.env("MINIO_WRITER_SECRETS_FILE", secrets);
+        command.args([
+            "cutover",
+            "--bucket",
+            &variable("MINIO_BUCKET"),
+            "--writer-access-key",
+            &access,
+        ]);
+        command.args(more);
+        command
+    }
+
+    fn run(&self, secret: Option<&str>, more: &[&str]) -> Ran {
+        let ran = self.0.0.ran(&self.command(secret, more).output().unwrap());
+        let own = std::fs::read_to_string(variable("MINIO_SRC_APP_SECRET_KEY_FILE")).unwrap();
+        let said = format!("{}{}{}", ran.stdout, ran.stderr, ran.report);
+        assert!(!said.contains(own.trim()), "a login was told");
+        ran
+    }
+
+    /// Waits until the writer's last attempts came to this.
+    async fn writes(&self, word: &str) {
+        let script = format!(
+            "for try in $(seq 100); do [[ $(tail -n 3 /tmp/writer.log | sort -u) == {word} ]] && exit; sleep 0.1; done; tail /tmp/writer.log >&2; exit 1"
+        );
+        self.0.inside("minio-old", &script).await;
+    }
+
+    fn freezes(&self) -> usize {
+        let files = std::fs::read_dir(self.0.0.state().join("freezes"));
+        files.into_iter().flatten().count()
+    }
+}
+
+const ACCEPTED: [&str; 2] = ["--accept-loss", "version-ids,last-modified"];
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_writer_writes_until_it_is_frozen_and_go_loses_nothing_of_it() {
+    let cut = Cut::new("go").await;
+    let ran = cut.run(None, &[]);
+    ran.came_to(2, "fail", "no-go");
+    ran.says("version-ids");
+    let ran = cut.run(None, &[&ACCEPTED[..], &["--max-freeze", "0.001"]].concat());
+    ran.came_to(2, "fail", "freeze-too-long");
+    let ran = cut.run(Some("hunter2hunter2"), &ACCEPTED);
+    ran.came_to(2, "fail", "no-go");
+    ran.says("a refusal proves nothing");
+    cut.writes("yes").await;
+    assert_eq!(cut.freezes(), 0, "nobody was frozen");
+    let ran = cut.run(None, &ACCEPTED);
+    ran.came_to(0, "pass", "go");
+    ran.says("GO: ");
+    cut.writes("no").await;
+    let both = format!("export BUCKET={}; {BOTH}", variable("MINIO_BUCKET"));
+    let lines = cut.0.mc("minio-1", &both).await;
+    assert!(lines.parse::<u32>().unwrap() > 65, "{lines}");
+    // After GO nothing thaws by itself, and nothing is cut over again.
+    let ran = cut.0.0.run(&["cutover", "--recover"]);
+    ran.came_to(0, "clean", "recovered");
+    ran.says("GO was given");
+    cut.writes("no").await;
+    cut.run(None, &ACCEPTED).came_to(1, "refused", "go-given");
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_cutover_that_is_stopped_or_killed_leaves_nobody_frozen() {
+    let cut = Cut::new("thaw").await;
+    let started = |more: &[&str]| Running::of(&mut cut.command(None, more));
+    let mut check = started(&ACCEPTED);
+    check.until_said("frozen: ");
+    check.signal("-TERM");
+    let ran = cut.0.0.ran(&check.ended());
+    assert_eq!(ran.code, 143, "{}", ran.report);
+    cut.writes("yes").await;
+    assert_eq!(cut.freezes(), 0);
+    let mut check = started(&ACCEPTED);
+    check.until_said("frozen: ");
+    check.kill();
+    cut.writes("no").await;
+    cut.run(None, &ACCEPTED)
+        .came_to(1, "refused", "freeze-left");
+    let ran = cut.0.0.run(&["cutover", "--recover"]);
+    ran.came_to(0, "clean", "recovered");
+    cut.writes("yes").await;
+    cut.0
+        .0
+        .run(&["cutover", "--recover"])
+        .came_to(0, "clean", "nothing-left");
+    // A node that is not there is no place to move to.
+    cut.0.inside("minio-4", "systemctl stop minio").await;
+    clock::sleep(Duration::from_secs(1)).await;
+    let first = variable("MINIO_DST_ENDPOINTS")
+        .split(',')
+        .next()
+        .unwrap()
+        .to_owned();
+    let ran = cut.run(
+        None,
+        &[&ACCEPTED[..], &["--target-endpoint", &first]].concat(),
+    );
+    assert_eq!(ran.code, 2, "{}", ran.report);
+    cut.writes("yes").await;
+}
