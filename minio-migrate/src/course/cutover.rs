@@ -14,7 +14,7 @@ use veza_probe::verdict::{Judgement, Verdict};
 
 use super::Run;
 use crate::cli::Args;
-use crate::observation::findings::{Kind, Seen};
+use crate::observation::findings::{Finding, Kind, Seen};
 use crate::observation::fitness::{self, Fitness};
 use crate::report::cutover::Told;
 use crate::report::{self};
@@ -190,25 +190,7 @@ impl Cut<'_> {
         self.told.copied.0 = self.written();
         story.say("before the freeze: reading again what was not read again yet");
         let seen = self.compare().await;
-        let is_firm = |finding: &crate::observation::findings::Finding| {
-            let has_version = finding.version.as_deref().is_some_and(|id| id != "null");
-            has_version && [Kind::Different, Kind::Unread].contains(&finding.kind)
-        };
-        // What writers change meanwhile is found again in the freeze; a version is never another one.
-        let firm: Vec<String> = seen
-            .named
-            .iter()
-            .filter(|finding| is_firm(finding))
-            .map(|finding| format!("{}/{}: {}", finding.bucket, finding.key, finding.words))
-            .collect();
-        let mut amiss: Vec<String> = seen.broken.iter().chain(&firm).cloned().collect();
-        self.count();
-        let losses = self.evidence.refused_losses().join(", ");
-        if !losses.is_empty() {
-            amiss.push(format!(
-                "would be lost, and is not accepted by name (--accept-loss): {losses}"
-            ));
-        }
+        let amiss = self.amiss(&seen);
         if !amiss.is_empty() {
             self.evidence.seen = Some(seen);
             return Err(before_freeze(&amiss));
@@ -246,6 +228,32 @@ impl Cut<'_> {
             "the freeze is expected to take {predicted_s:.1} s"
         ));
         Ok(())
+    }
+
+    /// What would be NO-GO whatever the freeze shows.
+    fn amiss(&mut self, seen: &Seen) -> Vec<String> {
+        let is_firm = |finding: &&Finding| {
+            let has_version = finding.version.as_deref().is_some_and(|id| id != "null");
+            has_version && [Kind::Different, Kind::Unread].contains(&finding.kind)
+        };
+        // What writers change meanwhile is found again in the freeze; a version is never another one.
+        let firm = seen.named.iter().filter(is_firm);
+        let firm = firm.map(|found| format!("{}/{}: {}", found.bucket, found.key, found.words));
+        let mut amiss: Vec<String> = seen.broken.iter().cloned().chain(firm).collect();
+        if let Some(left @ 1..) = self.evidence.left {
+            let first = self.journal.troubles(3).unwrap_or_default().into_iter();
+            let first = first.map(|(bucket, key, words)| format!("{bucket}/{key}: {words}"));
+            let first = first.collect::<Vec<_>>().join("; ");
+            amiss.push(format!("{left} keys could not be copied: {first}"));
+        }
+        self.count();
+        let losses = self.evidence.refused_losses().join(", ");
+        if !losses.is_empty() {
+            amiss.push(format!(
+                "would be lost, and is not accepted by name (--accept-loss): {losses}"
+            ));
+        }
+        amiss
     }
 
     /// Freezes, and comes to an end, whatever happens: GO, or a thaw.
