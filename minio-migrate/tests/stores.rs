@@ -326,12 +326,24 @@ fn bad_arguments_are_usage_before_anybody_is_asked() {
     MIGRATE.usage(&["verify"], &[], "MINIO_SRC_ENDPOINT");
     let source = "--source-endpoint=http://127.0.0.1:1";
     MIGRATE.usage(&["verify", source], &[], "MINIO_DST_ENDPOINTS");
-    MIGRATE.usage(
-        &[source, "--target-endpoint=http://127.0.0.1:2"],
-        &[],
-        "verify",
-    );
     let target = "--target-endpoint=http://127.0.0.1:2";
+    MIGRATE.usage(&["moved", source, target], &[], "moved");
+    for (more, word) in [
+        (&["copy", "--shard=5/4"][..], "--shard"),
+        (&["copy", "--memory=much"], "--memory"),
+        (&["copy", "--recover"], "--recover"),
+        (&["cutover"], "--writer-access-key"),
+        (
+            &["cutover", "--writer-access-key=app"],
+            "MINIO_WRITER_SECRETS_FILE",
+        ),
+        (
+            &["cutover", "--accept-unfrozen", "--accept-loss=all"],
+            "--accept-loss",
+        ),
+    ] {
+        MIGRATE.usage(&[&[source, target], more].concat(), &[], word);
+    }
     let no_login = MIGRATE.run(&["verify", source, target], &[("MINIO_DST_SECRET_KEY", "")]);
     assert_eq!(no_login.status.code(), Some(64));
     let told = String::from_utf8(no_login.stdout).unwrap();

@@ -87,6 +87,33 @@ impl Cut {
     }
 }
 
+impl Cut {
+    /// What is written to the new store comes to the old one, and what others wrote there stays.
+    async fn way_back(&self) {
+        let bucket = variable("MINIO_BUCKET");
+        let at = format!("export BUCKET={bucket}");
+        let written = format!(
+            "{at}; echo new | minio-client --quiet pipe veza/$BUCKET/songs/new >/dev/null; echo over | minio-client --quiet pipe \
+             veza/$BUCKET/songs/s1 >/dev/null; minio-client --quiet rm veza/$BUCKET/songs/s2 >/dev/null"
+        );
+        self.0.mc("minio-1", &written).await;
+        let back = ["reverse", "--bucket", &bucket];
+        let ran = self.0.0.run(&back);
+        ran.came_to(0, "pass", "in-step");
+        assert_eq!((ran.figure("versions"), ran.figure("marks")), (2.0, 1.0));
+        self.0.mc("minio-1", &format!("{at}; {BOTH}")).await;
+        let slow = [&back[..], &["--max-lag", "0.000001"]].concat();
+        self.0.0.run(&slow).came_to(2, "fail", "lag-missed");
+        let other = format!(
+            "{at}; echo 1 | minio-client --quiet pipe old/$BUCKET/songs/s3 >/dev/null; echo 22 | minio-client --quiet pipe veza/$BUCKET/songs/s3 >/dev/null"
+        );
+        self.0.mc("minio-1", &other).await;
+        let ran = self.0.0.run(&back);
+        ran.came_to(5, "inconclusive", "conflicts");
+        ran.says("songs/s3");
+    }
+}
+
 const ACCEPTED: [&str; 2] = ["--accept-loss", "version-ids,last-modified"];
 
 #[tokio::test]
@@ -116,6 +143,7 @@ async fn a_writer_writes_until_it_is_frozen_and_go_loses_nothing_of_it() {
     ran.says("GO was given");
     cut.writes("no").await;
     cut.run(None, &ACCEPTED).came_to(1, "refused", "go-given");
+    cut.way_back().await;
 }
 
 #[tokio::test]
