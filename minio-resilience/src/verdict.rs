@@ -5,7 +5,7 @@ mod healing;
 use veza_probe::clock::{At, micros};
 use veza_probe::drill::SoFar;
 use veza_probe::outage::{self, Interval};
-use veza_probe::verdict::{Experiment, Gate, Judgement, Measured, Verdict, of_gates};
+use veza_probe::verdict::{Experiment, Gate, Judgement, Measured, Outcome, Verdict, of_gates};
 
 use crate::baseline::promise::Promise;
 use crate::cli::Args;
@@ -291,6 +291,13 @@ pub fn judge(seen: &Seen, gates: &[Gate]) -> Judgement {
     };
     // What was written when it was cut short is not known, so it can't be told from what is wrong, either.
     if let Some(words) = &seen.cut {
+        // What clients saw of the fault was seen all the same.
+        let is_missed = |gate: &&Gate| gate.id == "read-outage" && gate.outcome == Outcome::Missed;
+        let is_proven = seen.experiment.evidence && seen.experiment.blind.is_none();
+        if let Some(gate) = gates.iter().find(is_missed).filter(|_| is_proven) {
+            let reason = format!("{}; {words}", gate.told());
+            return Judgement::new(Verdict::Fail, "read-outage-missed", reason, RUNBOOK);
+        }
         return inconclusive("cut-short", words.clone());
     }
     // Wrong bytes are wrong whatever else happened; nobody needs evidence of a fault for that.

@@ -232,9 +232,9 @@ async fn seen(clock: &Clock, node: &Node, trial: Option<&Object>, prefix: &str) 
     let lives = node.http.health(clock, "live").await.is_ok();
     let silent = || Err("it does not answer".to_owned());
     let (cluster, read) = match lives {
-        true => (
-            node.http.health(clock, "cluster").await,
-            node.http.health(clock, "cluster/read").await,
+        true => tokio::join!(
+            node.http.health(clock, "cluster"),
+            node.http.health(clock, "cluster/read"),
         ),
         false => (silent(), silent()),
     };

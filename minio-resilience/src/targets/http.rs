@@ -13,6 +13,10 @@ use crate::cli::Endpoint;
 /// How long one question may stay without an answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
 
+/// The same for what a node says of the cluster: it asks the others first, and one that vanished keeps it waiting for as long as an
+/// address is looked for on the link (3 s, seen); MinIO's own limit is `api cluster_deadline`, 10 s.
+const OF_CLUSTER: Duration = Duration::from_secs(5);
+
 /// The HTTP interface of one node.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -102,7 +106,8 @@ impl Http {
     pub async fn health(&self, clock: &Clock, which: &str) -> Result<Health, String> {
         let asked = clock.at();
         let url = format!("{}/minio/health/{which}", self.base);
-        let answer = within(LIMIT, self.client.get(url).send()).await;
+        let limit = if which == "live" { LIMIT } else { OF_CLUSTER };
+        let answer = within(limit, self.client.get(url).send()).await;
         let answer = answer.map_err(|elapsed| elapsed.to_string())?;
         let answer = answer.map_err(|error| told(&error))?;
         let headers = answer.headers();

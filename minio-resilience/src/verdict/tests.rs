@@ -228,6 +228,17 @@ fn what_proves_nothing_is_never_a_pass() {
         with(|s| s.cut = Some("late".into())),
         (Verdict::Inconclusive, "cut-short".into())
     );
+    // That clients were not served for too long was seen, whatever was not done afterwards.
+    let long = |s: &mut Seen| {
+        s.cut = Some("late".into());
+        s.read_outage_s = between(15.1, 99.0);
+    };
+    assert_eq!(with(long), (Verdict::Fail, "read-outage-missed".into()));
+    let unproven = |s: &mut Seen| {
+        long(s);
+        s.experiment.evidence = false;
+    };
+    assert_eq!(with(unproven), (Verdict::Inconclusive, "cut-short".into()));
     assert_ne!(judged(&Seen::default()).0, Verdict::Pass);
     assert_ne!(judge(&good(), &[]).verdict, Verdict::Pass);
 }
