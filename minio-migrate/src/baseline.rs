@@ -30,6 +30,8 @@ pub struct Bucket {
     pub name: String,
     /// Whether the target has it.
     pub on_target: bool,
+    /// Whether the source keeps versions of what is overwritten, and the target does not.
+    pub loses_versions: bool,
 }
 
 /// Looks at both stores.
@@ -65,11 +67,15 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
     let mut found = Vec::new();
     for name in wanted {
         let on_target = target.contains(name);
+        let mut loses_versions = false;
         if on_target {
             let both = (
                 settings(&targets.source, name).await,
                 settings(&targets.target, name).await,
             );
+            let keeps =
+                |settings: &Settings| matches!(settings.get("versioning"), Some(Ok(Some(_))));
+            loses_versions = keeps(&both.0) && !keeps(&both.1);
             differences.extend(
                 differ(&both.0, &both.1)
                     .into_iter()
@@ -81,6 +87,7 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
         found.push(Bucket {
             name: name.clone(),
             on_target,
+            loses_versions,
         });
     }
     for bucket in found.iter().filter(|bucket| bucket.on_target) {

@@ -9,18 +9,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use veza_probe::clock::{Clock, Stop};
-use veza_probe::report::{Figure, Report};
+use veza_probe::report::{Figure, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::State;
 
 use crate::baseline::Baseline;
-use crate::cli::{self, Args, Endpoint};
+use crate::cli::{self, Args, Endpoint, Versions};
 use crate::observation::Watch;
 use crate::observation::compare::Noted;
 use crate::observation::findings::{Book, Seen};
 use crate::report;
 use crate::targets::{self, Targets};
 use crate::transfer::flow::{Flow, Rules, Stopped};
+use crate::transfer::freeze;
 use crate::transfer::journal::{About, Journal};
 use crate::transfer::object::Carrier;
 use crate::transfer::pace::{Memory, Rates};
@@ -62,6 +63,9 @@ impl Run<'_> {
     /// Copies what the target has not.
     pub async fn copy(&self, stop: &mut Stop) -> Report {
         let (args, clock) = (self.args, self.clock);
+        if let Err(untouched) = self.may_copy() {
+            return report::untouched(&clock, args, untouched);
+        }
         let opened = self.journal();
         let (journal, flow) = match opened {
             Ok(journal) => (journal.clone(), self.flow(journal)),
@@ -97,6 +101,41 @@ impl Run<'_> {
         report::copying::assemble(&clock, args, &judgement, seen)
     }
 
+    /// Refuses what would lose versions, or write to the target what came from there.
+    fn may_copy(&self) -> Result<(), Untouched> {
+        let loses = self
+            .baseline
+            .buckets
+            .iter()
+            .find(|bucket| bucket.loses_versions);
+        if let Some(bucket) = loses.filter(|_| self.args.versions == Versions::All) {
+            let name = &bucket.name;
+            let words = format!(
+                "{name} keeps versions on the source, and none on the target: each would overwrite the one before"
+            );
+            let next = "mc version enable on the target, or --versions latest";
+            return Err(targets::refused("versions-would-be-lost", words, next));
+        }
+        let source = self.place().1.source;
+        let left = freeze::left(&cutover::freezes(), &source);
+        let left = left
+            .map_err(|words| targets::refused("freeze-unreadable", words, "look at that file"))?;
+        match left.iter().find(|(_, record)| record.go_at().is_some()) {
+            Some((_, record)) => {
+                let words = format!(
+                    "{}; GO was given: what is written to the target since may have come back to the source",
+                    record.told()
+                );
+                Err(targets::refused(
+                    "go-given",
+                    words,
+                    "minio-migrate reverse; cutover --recover says what it is about",
+                ))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn journal(&self) -> Result<Journal, String> {
         let (path, about) = self.place();
         if let Some(folder) = path.parent() {
@@ -123,7 +162,12 @@ impl Run<'_> {
         };
         let about = About {
             source: name(args.source.as_ref()),
-            target: name(args.targets.first()),
+            // In whatever order they were typed.
+            target: name(
+                args.targets
+                    .iter()
+                    .min_by(|one, other| one.name.cmp(&other.name)),
+            ),
             versions: args.versions,
             shard: (shard.0, shard.1),
         };

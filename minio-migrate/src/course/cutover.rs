@@ -95,6 +95,7 @@ impl Run<'_> {
             };
             return Err(refused(reason_id, record.told(), next));
         }
+        self.may_copy()?;
         let (source, target) = targets::admins(args, &clock)?;
         let writers = targets::writers(args)?.into_iter();
         let writers = writers

@@ -174,8 +174,8 @@ impl Flow {
         drained?;
         run.again().await?;
         run.pass.ended_ms = Some(self.now_ms());
-        self.journal.reached(&run.pass).map_err(Stopped::Journal)?;
-        self.journal.save().map_err(Stopped::Journal)
+        let ended = self.journal.ended(&run.pass, bucket, &rules.prefix);
+        ended.map_err(Stopped::Journal)
     }
 }
 

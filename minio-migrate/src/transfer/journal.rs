@@ -283,6 +283,18 @@ impl Journal {
         Ok(pass)
     }
 
+    /// A walk came to its end: troubles of before it that it did not see again are over.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub fn ended(&self, pass: &Pass, bucket: &str, prefix: &str) -> Result<(), String> {
+        self.with(|connection| {
+            Pass::forget(connection, (bucket, prefix), pass.id)?;
+            pass.write(connection)
+        })?;
+        self.save()
+    }
+
     /// How far a walk is: every key up to `reached` is done; keys up to `frontier` may have been begun.
     ///
     /// # Errors

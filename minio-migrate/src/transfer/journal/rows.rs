@@ -311,6 +311,18 @@ impl Pass {
         })
     }
 
+    /// Forgets troubles of before this walk: what is still in trouble was seen again by it.
+    pub fn forget(
+        connection: &Connection,
+        (bucket, prefix): (&str, &str),
+        id: i64,
+    ) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM trouble WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) \
+                   AND substr(key, 1, length(?2)) = ?2 AND at_ms < (SELECT began_ms FROM pass WHERE id = ?3)";
+        connection.execute(sql, params![bucket, prefix, id])?;
+        Ok(())
+    }
+
     /// Writes down how far it is.
     pub fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         let sql =

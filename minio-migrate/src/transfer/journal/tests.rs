@@ -146,7 +146,14 @@ async fn sums_and_troubles_are_kept() {
     };
     assert_eq!(journal.sums().unwrap(), sums);
     assert_eq!(journal.troubles(9).unwrap().len(), 1);
-    journal.trouble(("b", "x"), None, 8).unwrap();
+    // A walk that began later and did not see it again has ended it; one below another prefix says nothing of it.
+    journal.trouble(("b", "y"), Some("busy"), 20).unwrap();
+    for (prefix, left) in [("z", 2), ("", 1)] {
+        let pass = journal.pass("b", prefix, 10).unwrap();
+        journal.ended(&pass, "b", prefix).unwrap();
+        assert_eq!(journal.troubles(9).unwrap().len(), left, "{prefix}");
+    }
+    journal.trouble(("b", "y"), None, 21).unwrap();
     assert!(journal.troubles(9).unwrap().is_empty());
     journal.close().unwrap();
     // Somebody looks while it is still open.
