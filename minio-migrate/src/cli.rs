@@ -30,6 +30,8 @@ const EXIT_CODES: &str = "Exit codes:
 /// Moves buckets from one S3 store to another, and proves it: every object and version, with all that belongs to it.
 ///
 /// (no word) copies, then compares everything, and says what comes next.
+/// plan      lists both stores and says what is to be copied, what the target would refuse, and how long the listings of a cutover
+///           would take. It changes nothing.
 /// copy      copies what the target has not, every version and mark of deletion in its order, and keeps a journal: a run that is
 ///           killed at any moment goes on where it was. Objects keep the parts that they had, and so their ETags.
 /// verify    reads every object and version from the source and, through the target's endpoints in turn, from the
@@ -172,6 +174,8 @@ pub struct Args {
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Word {
+    /// Says what a copy would have to do.
+    Plan,
     /// Copies what the target has not.
     Copy,
     /// Compares both stores.

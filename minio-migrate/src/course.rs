@@ -42,6 +42,27 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Lists both stores, and says what is to be done.
+    pub async fn plan(&self, stop: &mut Stop) -> Report {
+        let book = Book::new(None);
+        let watch = self.watch(&book, None, false);
+        let mut planned = Vec::new();
+        let listing = async {
+            for bucket in &self.baseline.buckets {
+                self.story.doing(&format!("listing {}", bucket.name));
+                let listed = watch.planned(&bucket.name, bucket.on_target).await;
+                planned.push(listed.map_err(|failure| format!("{}: {failure}", bucket.name))?);
+            }
+            Ok::<_, String>(())
+        };
+        let (ended, signal) = tokio::select! {
+            ended = listing => (ended, None),
+            signal = stop.wait() => (Ok(()), Some(signal)),
+        };
+        let seen = (self.baseline, planned.as_slice());
+        report::planning::assemble(&self.clock, self.args, seen, ended, signal)
+    }
+
     /// Copies, then compares everything.
     pub async fn whole(&self, stop: &mut Stop) -> Report {
         let copied = self.copy(stop).await;

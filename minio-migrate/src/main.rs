@@ -144,6 +144,7 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
     };
     match args.word {
         Some(Word::Verify) => run.verify(&mut stop).await,
+        Some(Word::Plan) => run.plan(&mut stop).await,
         Some(Word::Copy) => run.copy(&mut stop).await,
         Some(Word::Cutover) => run.cutover(&mut stop).await,
         Some(Word::Reverse) => run.reverse(&mut stop).await,

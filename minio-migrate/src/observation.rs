@@ -2,6 +2,7 @@
 
 pub mod findings;
 pub mod compare;
+pub mod planning;
 pub mod fitness;
 
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! Puts the report together. Everything in it was measured elsewhere.
 
 pub mod copying;
+pub mod planning;
 pub mod status;
 pub mod cutover;
 

@@ -1,6 +1,7 @@
 //! Whom this is about: the two stores, with their logins. Nothing is asked of them yet.
 
 pub mod s3;
+pub mod keys;
 pub mod admin;
 pub mod walk;
 

@@ -1,0 +1,244 @@
+//! The report of a plan.
+
+use veza_probe::clock::{Clock, Signal};
+use veza_probe::report::{Report, Table};
+use veza_probe::verdict::{Judgement, Verdict};
+
+use super::{figure, of};
+use crate::baseline::Baseline;
+use crate::cli::Args;
+use crate::observation::planning::Planned;
+
+/// The report of a plan, or of why there is none.
+pub fn assemble(
+    clock: &Clock,
+    args: &Args,
+    (baseline, planned): (&Baseline, &[Planned]),
+    ended: Result<(), String>,
+    signal: Option<Signal>,
+) -> Report {
+    let sum = |count: fn(&Planned) -> u64| planned.iter().map(count).sum::<u64>() as f64;
+    // A cutover lists the source for the last copy, and both side by side for the last comparison.
+    let freeze_s = planned.iter().map(|planned| planned.listing_s).sum::<f64>() * 2.0;
+    let judgement = judge(planned, baseline, ended, signal);
+    let mut report = of(clock, &judgement);
+    report.system = args.system();
+    report.conditions.clone_from(&baseline.conditions);
+    let figures = [
+        (
+            "keys",
+            "keys of the source",
+            "",
+            sum(|planned| planned.source.keys),
+        ),
+        (
+            "versions",
+            "versions of the source",
+            "",
+            sum(|planned| planned.source.versions),
+        ),
+        (
+            "bytes",
+            "bytes of the source",
+            "B",
+            sum(|planned| planned.source.bytes),
+        ),
+        (
+            "to-copy",
+            "versions and marks of keys that the target has not",
+            "",
+            sum(|planned| planned.to_copy.0),
+        ),
+        (
+            "bytes-to-copy",
+            "their bytes",
+            "B",
+            sum(|planned| planned.to_copy.1),
+        ),
+        (
+            "refused",
+            "keys that the target would refuse",
+            "",
+            sum(|planned| planned.refused_count),
+        ),
+        (
+            "listing",
+            "time of listing both stores side by side",
+            "s",
+            freeze_s / 2.0,
+        ),
+        (
+            "freeze",
+            "what the listings of a cutover would take while writers are frozen",
+            "s",
+            freeze_s,
+        ),
+    ];
+    report.figures = figures.into_iter().map(figure).collect();
+    report.tables = tables(planned);
+    report.tables.push(settings(baseline));
+    report.tables.retain(|table| !table.rows.is_empty());
+    report
+        .notes
+        .push("nothing was read or written but listings and settings".to_owned());
+    report
+}
+
+fn judge(
+    planned: &[Planned],
+    baseline: &Baseline,
+    ended: Result<(), String>,
+    signal: Option<Signal>,
+) -> Judgement {
+    if let Some(signal) = signal {
+        return Judgement::new(
+            Verdict::Interrupted(signal),
+            "interrupted",
+            "nothing was changed",
+            "run it again",
+        );
+    }
+    if let Err(words) = ended {
+        let reason = format!("a listing broke off: {words}");
+        return Judgement::new(
+            Verdict::Inconclusive,
+            "listing-broken",
+            reason,
+            "run it again",
+        );
+    }
+    let refused: u64 = planned.iter().map(|planned| planned.refused_count).sum();
+    if refused > 0 {
+        let reason = format!("the target would refuse {refused} keys");
+        let next = "give these objects other keys at the source, or leave them out with --prefix";
+        return Judgement::new(Verdict::Refused, "keys-refused", reason, next);
+    }
+    if let Some(bucket) = baseline
+        .buckets
+        .iter()
+        .find(|bucket| !bucket.on_target || bucket.loses_versions)
+    {
+        let name = &bucket.name;
+        let why = if bucket.on_target {
+            "keeps no versions there, and does on the source"
+        } else {
+            "is not on the target"
+        };
+        let reason = format!("{name} {why}");
+        let next = "make the bucket there as it is on the source (mc mb, mc version enable)";
+        return Judgement::new(Verdict::Refused, "bucket-unready", reason, next);
+    }
+    let sum = |count: fn(&Planned) -> u64| planned.iter().map(count).sum::<u64>();
+    let reason = format!(
+        "{} versions and marks, {:.1} MiB, are to be copied; {} keys are on the target alike, {} otherwise",
+        sum(|planned| planned.to_copy.0),
+        sum(|planned| planned.to_copy.1) as f64 / f64::from(1 << 20),
+        sum(|planned| planned.alike),
+        sum(|planned| planned.otherwise),
+    );
+    Judgement::new(Verdict::Planned, "planned", reason, "minio-migrate copy")
+}
+
+fn tables(planned: &[Planned]) -> Vec<Table> {
+    let table = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| Table {
+        title: title.to_owned(),
+        columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+        rows,
+    };
+    let sides = planned.iter().flat_map(|planned| {
+        [("source", &planned.source), ("target", &planned.target)].map(|(side, sums)| {
+            let numbers = [sums.keys, sums.versions, sums.marks, sums.bytes];
+            let names = [planned.bucket.clone(), side.to_owned()];
+            names
+                .into_iter()
+                .chain(numbers.map(|number| number.to_string()))
+                .collect()
+        })
+    });
+    let sizes = planned.iter().map(|planned| {
+        let [small, middle, held, large] = planned.sizes;
+        let numbers = [
+            small,
+            middle,
+            held,
+            large,
+            planned.in_parts,
+            planned.alike,
+            planned.otherwise,
+            planned.others,
+        ];
+        let name = planned.bucket.clone();
+        std::iter::once(name)
+            .chain(numbers.map(|number| number.to_string()))
+            .collect()
+    });
+    let refused = planned.iter().flat_map(|planned| {
+        let keys = planned.refused.iter();
+        keys.map(|(key, why)| {
+            vec![
+                planned.bucket.clone(),
+                key.escape_debug().to_string(),
+                (*why).to_owned(),
+            ]
+        })
+    });
+    vec![
+        table(
+            "What there is",
+            &["bucket", "side", "keys", "versions", "marks", "bytes"],
+            sides.collect(),
+        ),
+        table(
+            "Versions of the source by size, and keys by what the target has",
+            &[
+                "bucket",
+                "to 128 KiB",
+                "to 1 MiB",
+                "to 16 MiB",
+                "larger",
+                "in parts",
+                "alike",
+                "otherwise",
+                "only there",
+            ],
+            sizes.collect(),
+        ),
+        table(
+            "Keys that the target would refuse",
+            &["bucket", "key", "why"],
+            refused.collect(),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::baseline::Bucket;
+
+    #[test]
+    fn what_stands_in_the_way_is_a_refusal() {
+        let baseline = |on_target, loses_versions| Baseline {
+            buckets: vec![Bucket {
+                name: "b".to_owned(),
+                on_target,
+                loses_versions,
+            }],
+            differences: Vec::new(),
+            conditions: Vec::new(),
+        };
+        let refused = Planned {
+            refused_count: 1,
+            ..Planned::default()
+        };
+        let came = |planned: &[Planned], baseline: &Baseline, ended| {
+            judge(planned, baseline, ended, None).reason_id
+        };
+        let good = baseline(true, false);
+        assert_eq!(came(&[Planned::default()], &good, Ok(())), "planned");
+        assert_eq!(came(&[refused], &good, Ok(())), "keys-refused");
+        assert_eq!(came(&[], &good, Err("x".to_owned())), "listing-broken");
+        assert_eq!(came(&[], &baseline(false, false), Ok(())), "bucket-unready");
+        assert_eq!(came(&[], &baseline(true, true), Ok(())), "bucket-unready");
+    }
+}
