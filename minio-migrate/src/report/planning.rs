@@ -84,6 +84,17 @@ pub fn assemble(
     report
 }
 
+fn settings(baseline: &Baseline) -> Table {
+    let differences = baseline.differences.iter();
+    Table {
+        title: "Settings of buckets that differ".to_owned(),
+        columns: ["bucket", "how"].map(str::to_owned).to_vec(),
+        rows: differences
+            .map(|(bucket, words)| vec![bucket.clone(), words.clone()])
+            .collect(),
+    }
+}
+
 fn judge(
     planned: &[Planned],
     baseline: &Baseline,
