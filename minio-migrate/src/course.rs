@@ -13,13 +13,14 @@ use veza_probe::report::{Figure, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::State;
 
-use crate::baseline::Baseline;
+use crate::baseline::{self, Baseline};
 use crate::cli::{self, Args, Endpoint, Versions};
 use crate::observation::Watch;
 use crate::observation::compare::Noted;
 use crate::observation::findings::{Book, Seen};
 use crate::report;
 use crate::targets::{self, Targets};
+use crate::transfer::buckets;
 use crate::transfer::flow::{Flow, Rules, Stopped};
 use crate::transfer::freeze;
 use crate::transfer::journal::{About, Journal};
@@ -70,7 +71,17 @@ impl Run<'_> {
             return copied;
         }
         self.story.say(&copied.reason);
-        let mut report = self.verify(stop).await;
+        // Buckets may have been made and set since.
+        let looked = baseline::measure(self.args, self.targets).await;
+        let baseline = match looked {
+            Ok(baseline) => baseline,
+            Err(untouched) => return report::untouched(&self.clock, self.args, untouched),
+        };
+        let run = Run {
+            baseline: &baseline,
+            ..*self
+        };
+        let mut report = run.verify(stop).await;
         report
             .figures
             .extend(copied.figures.into_iter().map(|figure| Figure {
@@ -96,10 +107,20 @@ impl Run<'_> {
                 return report::untouched(&clock, args, refused);
             }
         };
+        let mut todo = buckets::ToDo::new();
         let copying = async {
             for bucket in &self.baseline.buckets {
                 self.story.say(&format!("copying {}", bucket.name));
+                if args.copying.bucket_config {
+                    let prepared = buckets::prepare(self.targets, bucket).await;
+                    todo.extend(prepared.map_err(|failure| {
+                        Stopped::Bucket(format!("{}: {failure}", bucket.name))
+                    })?);
+                }
                 flow.bucket(&bucket.name, self.story).await?;
+                if args.copying.bucket_config {
+                    todo.extend(buckets::finish(self.targets, bucket).await);
+                }
             }
             Ok::<_, Stopped>(())
         };
@@ -119,22 +140,25 @@ impl Run<'_> {
         };
         let judgement = verdict::copying::judge(&copy);
         let seen = (self.baseline, &counts, &journal);
-        report::copying::assemble(&clock, args, &judgement, seen)
+        let mut report = report::copying::assemble(&clock, args, &judgement, seen);
+        report.notes.extend(todo);
+        report
     }
 
     /// Refuses what would lose versions, or write to the target what came from there.
     fn may_copy(&self) -> Result<(), Untouched> {
+        let is_kept = self.args.versions == Versions::All && !self.args.copying.bucket_config;
         let loses = self
             .baseline
             .buckets
             .iter()
             .find(|bucket| bucket.loses_versions);
-        if let Some(bucket) = loses.filter(|_| self.args.versions == Versions::All) {
+        if let Some(bucket) = loses.filter(|_| is_kept) {
             let name = &bucket.name;
             let words = format!(
                 "{name} keeps versions on the source, and none on the target: each would overwrite the one before"
             );
-            let next = "mc version enable on the target, or --versions latest";
+            let next = "--bucket-config sets it; or --versions latest";
             return Err(targets::refused("versions-would-be-lost", words, next));
         }
         let source = self.place().1.source;

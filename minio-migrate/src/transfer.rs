@@ -5,3 +5,4 @@ pub mod pace;
 pub mod object;
 pub mod flow;
 pub mod freeze;
+pub mod buckets;

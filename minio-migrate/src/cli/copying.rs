@@ -41,6 +41,12 @@ pub struct Copying {
     )]
     pub shard: Shard,
 
+    /// Makes buckets that the target has not, with versions and object lock as on the source, and sets encryption, tags, policy and CORS
+    /// before, and default retention, lifecycle, notification and suspended versioning after the copy. What the target does not take is
+    /// listed.
+    #[arg(long, env = "MINIO_MIGRATE_BUCKET_CONFIG")]
+    pub bucket_config: bool,
+
     /// Copies on top of what others wrote to the target under the same keys. Without this such keys are left alone and named.
     #[arg(long, env = "MINIO_MIGRATE_OVERWRITE")]
     pub overwrite: bool,

@@ -103,6 +103,8 @@ pub enum Stopped {
     Listing(String),
     /// The journal takes nothing.
     Journal(String),
+    /// The target's bucket could not be made, or set to keep versions.
+    Bucket(String),
 }
 
 /// A bucket under way.

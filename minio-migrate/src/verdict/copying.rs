@@ -45,6 +45,10 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
                 RESUME,
             );
         }
+        Some(Stopped::Bucket(words)) => {
+            let reason = format!("the target's bucket could not be made: {words}");
+            return incomplete("bucket-unmade", reason, "make it by hand, as on the source");
+        }
         None => {}
     }
     let troubles = counts.troubles;
@@ -115,6 +119,11 @@ mod tests {
         assert_eq!(
             judged(&counts(0, 0), Some(&listing)),
             is(Verdict::Inconclusive, "listing-broken")
+        );
+        let bucket = Stopped::Bucket("x".to_owned());
+        assert_eq!(
+            judged(&counts(0, 0), Some(&bucket)),
+            is(Verdict::Inconclusive, "bucket-unmade")
         );
         let journal = Stopped::Journal("x".to_owned());
         assert_eq!(

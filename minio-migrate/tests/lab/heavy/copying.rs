@@ -26,6 +26,8 @@ mc rm veza/golden/many/7; mc rm veza/golden/many/8; echo again | minio-client --
 mc cp --attr 'Cache-Control=max-age=9;Content-Language=fr;X-Amz-Meta-Artist=Édith' --tags 'a=1&b=x y' one veza/golden/tagged
 mc cp one veza/golden/held; mc legalhold set veza/golden/held
 mc cp one veza/golden/kept; mc retention set governance 2d veza/golden/kept
+mc tag set veza/golden team=music; mc ilm rule add --noncurrent-expire-days 30 veza/golden; mc anonymous set download veza/golden/public
+mc retention set --default governance 30d veza/golden
 "#;
 
 /// What an independent client sees of a bucket: every version and mark in order, and the bytes of the newest.
@@ -90,12 +92,7 @@ impl Lab {
 async fn everything_that_makes_an_object_arrives() {
     let lab = Lab::new("golden").await;
     lab.mc("minio-old", EVERYTHING).await;
-    lab.mc(
-        "minio-1",
-        "made() { minio-client --quiet rb --force veza/golden || true; minio-client --quiet mb --with-lock veza/golden; }; again made; versioned golden",
-    )
-    .await;
-    let ran = lab.way(&[], "golden", &[]);
+    let ran = lab.way(&[], "golden", &["--bucket-config"]);
     ran.came_to(0, "pass", "all-gates-held");
     assert_eq!(ran.figure("etags"), 0.0, "each has the parts that it had");
     let same = format!(
