@@ -233,6 +233,7 @@ impl Run<'_> {
                 source: self.targets.source.clone(),
                 target: self.targets.target.clone(),
                 memory: Memory::new(copying.memory.0),
+                other_etags: copying.other_etags,
                 clock: self.clock,
             },
             rates: Arc::new(Rates::new(copying.limit_rate, bandwidth)),

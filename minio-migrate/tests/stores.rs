@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
 use futures_util::StreamExt;
 use lab_test::Alone;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 const MIGRATE: Alone = Alone {
@@ -43,6 +46,12 @@ struct Store {
     loses_pages: bool,
     /// Whether what was listed is another one when it is read.
     changes: bool,
+    /// How many writes are taken and not answered for first.
+    lost_answers: AtomicUsize,
+    /// Whether one bit of what is written is another one when it arrives.
+    flips_writes: bool,
+    /// How many writes there were.
+    writes: AtomicUsize,
 }
 
 impl Store {
@@ -149,7 +158,42 @@ fn object(store: &Store, key: &str) -> Response {
     (headers, bytes).into_response()
 }
 
+/// Takes an object, if it is the one that was announced.
+async fn write(store: &Store, key: &str, headers: HeaderMap, body: Body) -> Response {
+    let Ok(bytes) = axum::body::to_bytes(body, 1 << 20).await else {
+        return error(StatusCode::BAD_REQUEST, "IncompleteBody");
+    };
+    store.writes.fetch_add(1, Ordering::Relaxed);
+    let mut bytes = bytes.to_vec();
+    if let (true, Some(first)) = (store.flips_writes, bytes.first_mut()) {
+        *first ^= 1;
+    }
+    let announced = headers
+        .get("x-amz-checksum-sha256")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let sum = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&bytes));
+    if announced.is_some_and(|announced| announced != sum) {
+        return error(StatusCode::BAD_REQUEST, "XAmzContentChecksumMismatch");
+    }
+    let answer = [("etag", etag(&bytes))];
+    store.objects.lock().unwrap().insert(key.to_owned(), bytes);
+    if once_more(&store.lost_answers) {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    }
+    (StatusCode::OK, answer).into_response()
+}
+
 async fn serve(State(store): State<Arc<Store>>, request: Request) -> Response {
+    if request.method() == "DELETE" {
+        let key = request.uri().path().trim_start_matches("/tracks/");
+        store.objects.lock().unwrap().remove(key);
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    if request.method() == "PUT" {
+        let (parts, body) = request.into_parts();
+        let key = parts.uri.path().trim_start_matches("/tracks/").to_owned();
+        return write(&store, &key, parts.headers, body).await;
+    }
     let (path, query) = (
         request.uri().path(),
         request.uri().query().unwrap_or_default(),
@@ -167,17 +211,26 @@ async fn serve(State(store): State<Arc<Store>>, request: Request) -> Response {
 
 /// Serves a store until the test ends; returns its URL.
 async fn started(store: Store) -> String {
+    served(Arc::new(store)).await
+}
+
+async fn served(store: Arc<Store>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(serve).with_state(Arc::new(store));
+    let router = Router::new().fallback(serve).with_state(store);
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }
 
 /// Compares two stores; returns exit code and first line.
 async fn verified(source: Store, target: Store, more: &[&str]) -> (i32, String) {
-    let (source, target) = (started(source).await, started(target).await);
-    let args: Vec<String> = ["verify", "--versions=latest", "--quiet"]
+    let ends = (started(source).await, started(target).await);
+    ran("verify", &ends, more).await
+}
+
+/// Does a word with two stores; returns exit code and reason id.
+async fn ran(word: &str, (source, target): &(String, String), more: &[&str]) -> (i32, String) {
+    let args: Vec<String> = [word, "--versions=latest", "--quiet"]
         .map(str::to_owned)
         .into();
     let ends = [
@@ -191,7 +244,15 @@ async fn verified(source: Store, target: Store, more: &[&str]) -> (i32, String) 
         .collect();
     let ran = tokio::task::spawn_blocking(move || {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        MIGRATE.run(&args, &[("VEZA_FORMAT", "json")])
+        let state =
+            std::env::temp_dir().join(format!("minio-migrate-stores-{}", std::process::id()));
+        MIGRATE.run(
+            &args,
+            &[
+                ("VEZA_FORMAT", "json"),
+                ("VEZA_STATE_DIR", state.to_str().unwrap()),
+            ],
+        )
     });
     let output = ran.await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -365,4 +426,136 @@ fn logins_may_come_from_a_file_of_variables() {
     let output = MIGRATE.run(&[&flag, "--version"], &[mine]);
     std::fs::remove_file(&path).unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A journal of the test's own, gone with it.
+struct Kept(PathBuf);
+
+impl Kept {
+    fn new(name: &str) -> Kept {
+        let folder =
+            std::env::temp_dir().join(format!("minio-migrate-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Kept(folder)
+    }
+
+    fn flag(&self) -> String {
+        format!("--journal={}", self.0.join("journal.sqlite").display())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Copies to an empty store; what it came to, and what is there then.
+async fn copied(
+    name: &str,
+    source: Store,
+    target: Store,
+) -> ((i32, String), BTreeMap<String, Vec<u8>>) {
+    let kept = Kept::new(name);
+    let target = Arc::new(target);
+    let ends = (started(source).await, served(Arc::clone(&target)).await);
+    let came = ran("copy", &ends, &[&kept.flag()]).await;
+    let objects = target.objects.lock().unwrap().clone();
+    (came, objects)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_copied_is_what_the_source_has_through_whatever_happens() {
+    let all = good().objects.into_inner().unwrap();
+    let (came_to, there) = copied("plain", good(), Store::default()).await;
+    assert_eq!((came_to, there), (came(0, "copied"), all.clone()));
+    let source = Store {
+        busy: 2.into(),
+        cut: 2.into(),
+        ..good()
+    };
+    let target = Store {
+        lost_answers: 2.into(),
+        ..Store::default()
+    };
+    let (came_to, there) = copied("busy", source, target).await;
+    assert_eq!((came_to, there), (came(0, "copied"), all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_change_on_the_way_are_never_called_copied() {
+    let flips = Store {
+        flips: true,
+        ..good()
+    };
+    let (came_to, there) = copied("from", flips, Store::default()).await;
+    assert_eq!(came_to, came(5, "keys-left"));
+    assert_eq!(
+        there.keys().collect::<Vec<_>>(),
+        ["c"],
+        "what was wrong is gone again"
+    );
+    let flips = Store {
+        flips_writes: true,
+        ..Store::default()
+    };
+    let (came_to, there) = copied("to", good(), flips).await;
+    assert_eq!(came_to, came(5, "keys-left"));
+    let empty: Vec<&String> = there.keys().collect();
+    assert_eq!(empty, ["c"], "only what has no byte can't be changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_breaks_off_is_incomplete_and_gone_on_from() {
+    let kept = Kept::new("lost");
+    let target = Arc::new(Store::default());
+    let to = served(Arc::clone(&target)).await;
+    let lost = Store {
+        loses_pages: true,
+        ..good()
+    };
+    let source = Arc::new(lost);
+    let from = served(Arc::clone(&source)).await;
+    let ends = (from, to);
+    assert_eq!(
+        ran("copy", &ends, &[&kept.flag()]).await,
+        came(5, "listing-broken")
+    );
+    let count = target.objects.lock().unwrap().len();
+    assert!((1..5).contains(&count), "what was listed before: {count}");
+    assert_eq!(
+        ran("status", &ends, &[&kept.flag()]).await,
+        came(5, "walk-unfinished")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_already_is_written_once() {
+    let kept = Kept::new("once");
+    let target = Arc::new(Store::default());
+    let ends = (started(good()).await, served(Arc::clone(&target)).await);
+    for _ in 0..2 {
+        assert_eq!(ran("copy", &ends, &[&kept.flag()]).await, came(0, "copied"));
+    }
+    assert_eq!(target.writes.load(Ordering::Relaxed), OBJECTS.len());
+    // Somebody else writes there: it is named, and stays.
+    let other = Arc::new(Store::with(&[("b", "TWO")]));
+    let ends = (ends.0, served(Arc::clone(&other)).await);
+    let own = Kept::new("other");
+    assert_eq!(
+        ran("copy", &ends, &[&own.flag()]).await,
+        came(5, "conflicts")
+    );
+    assert_eq!(other.objects.lock().unwrap().get("b").unwrap(), b"TWO");
+    assert_eq!(
+        ran("copy", &ends, &[&own.flag(), "--overwrite"]).await,
+        came(0, "copied")
+    );
+    assert_eq!(other.objects.lock().unwrap().get("b").unwrap(), b"two");
+    let words = ran("copy", &ends, &[&kept.flag()]).await;
+    assert_eq!(
+        words,
+        came(1, "journal-unusable"),
+        "it is of another target"
+    );
 }

@@ -47,6 +47,11 @@ pub struct Copying {
     #[arg(long, env = "MINIO_MIGRATE_BUCKET_CONFIG")]
     pub bucket_config: bool,
 
+    /// Also copies objects that have another ETag on the target for the same bytes: of a source whose ETags are not made of the bytes.
+    /// Without this they are left and named, as another ETag is all that shows bytes that were changed on their way from the source.
+    #[arg(long, env = "MINIO_MIGRATE_OTHER_ETAGS")]
+    pub other_etags: bool,
+
     /// Copies on top of what others wrote to the target under the same keys. Without this such keys are left alone and named.
     #[arg(long, env = "MINIO_MIGRATE_OVERWRITE")]
     pub overwrite: bool,

@@ -40,6 +40,8 @@ pub struct Carrier {
     pub target: S3,
     /// What may be held of objects at the same time.
     pub memory: Memory,
+    /// Whether another ETag for the same bytes is taken.
+    pub other_etags: bool,
     /// The run's clock.
     pub clock: Clock,
 }
@@ -97,8 +99,7 @@ struct Taken {
 impl Carrier {
     /// Carries a version as the newest of its key. What has an ETag of one piece is written in one piece, and what has one of N
     /// parts in parts of the same sizes: so the target's ETag is the source's, which proves that what was read is what the source
-    /// has. Where it is another one, the version is removed again and carried once more; an ETag that is another one for the same
-    /// bytes is told as a loss.
+    /// has. Where it is another one, the version is removed again and carried once more.
     ///
     /// # Errors
     /// [`Trouble`].
@@ -106,23 +107,28 @@ impl Carrier {
         let mut first: Option<[u8; 32]> = None;
         loop {
             let (mut carried, is_encrypted) = self.once(place, version).await?;
-            let is_same = carried.target_etag == version.etag || is_encrypted;
-            if is_same {
+            if carried.target_etag == version.etag || is_encrypted {
                 return Ok(carried);
             }
-            if first == Some(carried.sha256) {
-                let (ours, theirs) = (&version.etag, &carried.target_etag);
+            let (ours, theirs) = (&version.etag, &carried.target_etag);
+            let is_same = first == Some(carried.sha256);
+            if is_same && self.other_etags {
                 carried.losses.push(format!(
                     "etag: {ours} on the source, {theirs} on the target, of the same bytes"
                 ));
                 return Ok(carried);
             }
+            self.remove(place, &carried).await?;
             if first.is_some() {
-                let words = "each reading of the source came to other bytes: see the network and the source's drives";
-                self.remove(place, &carried).await?;
+                let words = match is_same {
+                    true => format!(
+                        "what came twice from the source has the ETag {theirs}, and the source says {ours}: something changes bytes on the \
+                         way, or the source's ETags are not made of the bytes (then --other-etags)"
+                    ),
+                    false => "each reading of the source came to other bytes: see the network and the source's drives".to_owned(),
+                };
                 return Err(Trouble::Failed(Failure::silent(words)));
             }
-            self.remove(place, &carried).await?;
             first = Some(carried.sha256);
         }
     }
@@ -149,9 +155,8 @@ impl Carrier {
 
     /// Removes what was just written and is not right.
     async fn remove(&self, place: Place<'_>, carried: &Carried) -> Result<(), Trouble> {
-        let Some(id) = carried.target_id.as_deref() else {
-            return Ok(());
-        };
+        // Without versions it is the one that is called null.
+        let id = carried.target_id.as_deref().unwrap_or("null");
         let removed = self.target.ask(|client| {
             let request = client.delete_object().bucket(place.bucket).key(place.key);
             answered(request.version_id(id).send())
