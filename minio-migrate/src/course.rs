@@ -21,6 +21,7 @@ use crate::observation::findings::{Book, Seen};
 use crate::report;
 use crate::targets::{self, Targets};
 use crate::transfer::buckets;
+use crate::transfer::extraneous::Left;
 use crate::transfer::flow::{Flow, Rules, Stopped};
 use crate::transfer::freeze;
 use crate::transfer::journal::{About, Journal};
@@ -122,6 +123,7 @@ impl Run<'_> {
                     todo.extend(buckets::finish(self.targets, bucket).await);
                 }
             }
+            self.remove_gone(&flow).await?;
             Ok::<_, Stopped>(())
         };
         let (stopped, signal) = tokio::select! {
@@ -143,6 +145,33 @@ impl Run<'_> {
         let mut report = report::copying::assemble(&clock, args, &judgement, seen);
         report.notes.extend(todo);
         report
+    }
+
+    /// Removes from the target what went from the source, where that was asked for, and everything else is as it should be.
+    async fn remove_gone(&self, flow: &Flow) -> Result<(), Stopped> {
+        let copying = &self.args.copying;
+        let is_clean = flow.counts().troubles == 0;
+        if !copying.delete_extraneous || !is_clean {
+            return Ok(());
+        }
+        for bucket in &self.baseline.buckets {
+            let removed = flow
+                .remove_gone(&bucket.name, copying.max_delete, self.story)
+                .await;
+            let removed = removed.map_err(|left| match left {
+                Left::Journal(words) => Stopped::Journal(words),
+                Left::TooMany(most) => Stopped::Extraneous(format!(
+                    "{}: more than {most} versions went from the source (--max-delete): none of them was removed from the target",
+                    bucket.name
+                )),
+                Left::Disagree(key) => Stopped::Extraneous(format!(
+                    "{key} was not listed by the source, and then was: nothing was removed from the target"
+                )),
+                Left::Failed(words) => Stopped::Extraneous(format!("removing what went from the source: {words}")),
+            })?;
+            flow.counts().removed += removed;
+        }
+        Ok(())
     }
 
     /// Refuses what would lose versions, or write to the target what came from there.

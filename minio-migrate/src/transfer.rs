@@ -4,5 +4,6 @@ pub mod journal;
 pub mod pace;
 pub mod object;
 pub mod flow;
+pub mod extraneous;
 pub mod freeze;
 pub mod buckets;

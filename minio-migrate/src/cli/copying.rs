@@ -47,6 +47,20 @@ pub struct Copying {
     #[arg(long, env = "MINIO_MIGRATE_BUCKET_CONFIG")]
     pub bucket_config: bool,
 
+    /// Removes from the target what was copied by this journal and is not on the source any more: when everything was listed and copied without
+    /// trouble, and a second complete listing of the source agrees. What others wrote there is never removed.
+    #[arg(long, env = "MINIO_MIGRATE_DELETE_EXTRANEOUS")]
+    pub delete_extraneous: bool,
+
+    /// How many versions of a bucket may be removed so; more, and none is.
+    #[arg(
+        long,
+        env = "MINIO_MIGRATE_MAX_DELETE",
+        value_name = "NUMBER",
+        default_value = "1000"
+    )]
+    pub max_delete: u64,
+
     /// Also copies objects that have another ETag on the target for the same bytes: of a source whose ETags are not made of the bytes.
     /// Without this they are left and named, as another ETag is all that shows bytes that were changed on their way from the source.
     #[arg(long, env = "MINIO_MIGRATE_OTHER_ETAGS")]

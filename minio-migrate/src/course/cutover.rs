@@ -400,7 +400,8 @@ impl Cut<'_> {
             }
         }
         self.evidence.left = Some(self.flow.counts().troubles - before);
-        Ok(())
+        let removed = self.run.remove_gone(&self.flow).await;
+        removed.map_err(|stopped| Ended::With(self.incomplete(&stopped)))
     }
 
     fn incomplete(&self, stopped: &Stopped) -> Judgement {

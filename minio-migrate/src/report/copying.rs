@@ -46,10 +46,10 @@ pub fn assemble(
     if let Ok(sums) = journal.sums() {
         report.notes.push(told(&sums));
     }
-    if counts.gone > 0 {
+    if counts.gone > counts.removed {
         report.notes.push(format!(
-            "{} versions that were copied are not on the source any more; they are still on the target",
-            counts.gone
+            "{} versions that were copied are not on the source any more; they are still on the target (--delete-extraneous)",
+            counts.gone - counts.removed
         ));
     }
     report
@@ -88,6 +88,12 @@ fn figures(counts: &Counts, seconds: f64) -> Vec<Figure> {
             "versions that are not on the source any more",
             "",
             counts.gone as f64,
+        ),
+        (
+            "removed",
+            "versions of these that were removed from the target",
+            "",
+            counts.removed as f64,
         ),
         (
             "troubles",

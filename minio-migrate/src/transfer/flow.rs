@@ -56,6 +56,8 @@ pub struct Counts {
     pub found: u64,
     /// Versions that are not on the source any more.
     pub gone: u64,
+    /// Versions of these that were removed from the target.
+    pub removed: u64,
     /// Keys that could not be carried.
     pub troubles: u64,
     /// Keys of these that were left alone since others wrote them to the target.
@@ -103,6 +105,8 @@ pub enum Stopped {
     Listing(String),
     /// The journal takes nothing.
     Journal(String),
+    /// What is not on the source any more could not be removed from the target.
+    Extraneous(String),
     /// The target's bucket could not be made, or set to keep versions.
     Bucket(String),
 }

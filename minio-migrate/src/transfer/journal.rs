@@ -246,6 +246,41 @@ impl Journal {
         self.with(|connection| rows::gone(connection, place, numbers, at_ms))
     }
 
+    /// What is not on the source any more, by key, and at most so many.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub fn gone_rows(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        limit: u64,
+    ) -> Result<Vec<(String, Row)>, String> {
+        self.with(|connection| {
+            let sql = format!(
+                "{} JOIN bucket ON bucket.id = version.bucket WHERE bucket.name = ?1 AND gone_ms IS NOT NULL \
+                 AND substr(key, 1, length(?2)) = ?2 ORDER BY key, number LIMIT ?3",
+                rows::SELECT_PLACED
+            );
+            let mut all = connection.prepare_cached(&sql)?;
+            let all = all.query_map(params![bucket, prefix, limit], |row| {
+                Ok((row.get("key")?, from_row(row)?))
+            })?;
+            all.collect()
+        })
+    }
+
+    /// A version is on the target no more.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub fn removed(&self, (bucket, key): (&str, &str), number: u32) -> Result<(), String> {
+        self.with(|connection| {
+            let sql = "DELETE FROM version WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) AND key = ?2 AND number = ?3";
+            connection.execute(sql, params![bucket, key, number]).map(drop)
+        })
+    }
+
     /// A key could not be carried; none: it is now.
     ///
     /// # Errors

@@ -45,6 +45,11 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
                 RESUME,
             );
         }
+        Some(Stopped::Extraneous(words)) => {
+            let reason = format!("{words}; {done}");
+            let next = "see what went from the source, and whether that was meant";
+            return incomplete("not-removed", reason, next);
+        }
         Some(Stopped::Bucket(words)) => {
             let reason = format!("the target's bucket could not be made: {words}");
             return incomplete("bucket-unmade", reason, "make it by hand, as on the source");
@@ -119,6 +124,11 @@ mod tests {
         assert_eq!(
             judged(&counts(0, 0), Some(&listing)),
             is(Verdict::Inconclusive, "listing-broken")
+        );
+        let extraneous = Stopped::Extraneous("x".to_owned());
+        assert_eq!(
+            judged(&counts(0, 0), Some(&extraneous)),
+            is(Verdict::Inconclusive, "not-removed")
         );
         let bucket = Stopped::Bucket("x".to_owned());
         assert_eq!(

@@ -1,0 +1,285 @@
+//! A small store, and what it does wrong.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use futures_util::StreamExt;
+use lab_test::Alone;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+pub const MIGRATE: Alone = Alone {
+    program: env!("CARGO_BIN_EXE_minio-migrate"),
+    env: &[
+        ("MINIO_SRC_ACCESS_KEY", "a"),
+        ("MINIO_SRC_SECRET_KEY", "hunter2-source"),
+        ("MINIO_DST_ACCESS_KEY", "b"),
+        ("MINIO_DST_SECRET_KEY", "hunter2-target"),
+    ],
+    complains: "USAGE bad-arguments; next: minio-migrate --help\n",
+};
+
+/// A store with one bucket, and what it does wrong.
+#[derive(Default)]
+pub struct Store {
+    pub objects: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// How many requests for objects are answered 503 first.
+    pub busy: AtomicUsize,
+    /// How many bodies end in the middle first.
+    pub cut: AtomicUsize,
+    /// Whether every body has one bit flipped.
+    pub flips: bool,
+    /// Whether the second page of a listing never comes.
+    pub loses_pages: bool,
+    /// Whether what was listed is another one when it is read.
+    pub changes: bool,
+    /// How many writes are taken and not answered for first.
+    pub lost_answers: AtomicUsize,
+    /// Whether one bit of what is written is another one when it arrives.
+    pub flips_writes: bool,
+    /// How many writes there were.
+    pub writes: AtomicUsize,
+}
+
+impl Store {
+    pub fn with(objects: &[(&str, &str)]) -> Store {
+        let objects = objects
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), text.as_bytes().to_vec()));
+        Store {
+            objects: Mutex::new(objects.collect()),
+            ..Store::default()
+        }
+    }
+}
+
+/// Counts down; whether there was something left.
+pub fn once_more(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(1)
+    })
+    .is_ok()
+}
+
+pub fn xml(status: StatusCode, text: String) -> Response {
+    (status, [("content-type", "application/xml")], text).into_response()
+}
+
+pub fn error(status: StatusCode, code: &str) -> Response {
+    xml(
+        status,
+        format!("<Error><Code>{code}</Code><Message>so it is</Message></Error>"),
+    )
+}
+
+pub fn etag(bytes: &[u8]) -> String {
+    let sum = bytes.iter().fold(7_u64, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    });
+    format!("\"{sum:016x}\"")
+}
+
+/// Two keys on each page.
+pub fn page(store: &Store, query: &str) -> Response {
+    let token = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("continuation-token="));
+    let from: usize = token.map_or(0, |token| token.parse().unwrap());
+    if from > 0 && store.loses_pages {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    }
+    let prefix = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("prefix="));
+    let objects = store.objects.lock().unwrap();
+    let mut objects = objects.clone();
+    objects.retain(|key, _| key.starts_with(prefix.unwrap_or_default()));
+    let contents: String = objects
+        .iter()
+        .skip(from)
+        .take(2)
+        .map(|(key, bytes)| {
+            let (etag, size) = (etag(bytes), bytes.len());
+            format!("<Contents><Key>{key}</Key><ETag>{etag}</ETag><Size>{size}</Size></Contents>")
+        })
+        .collect();
+    let more = from + 2 < objects.len();
+    let next = if more {
+        format!(
+            "<NextContinuationToken>{}</NextContinuationToken>",
+            from + 2
+        )
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{more}</IsTruncated>{next}{contents}</ListBucketResult>"
+    );
+    xml(StatusCode::OK, text)
+}
+
+pub fn object(store: &Store, key: &str) -> Response {
+    if once_more(&store.busy) {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
+    }
+    let objects = store.objects.lock().unwrap();
+    let Some(bytes) = objects.get(key) else {
+        return error(StatusCode::NOT_FOUND, "NoSuchKey");
+    };
+    let mut bytes = bytes.clone();
+    let mut headers = HeaderMap::new();
+    if store.changes {
+        bytes.push(b'!');
+    }
+    headers.insert("content-type", "audio/flac".parse().unwrap());
+    headers.insert("etag", etag(&bytes).parse().unwrap());
+    headers.insert("content-length", bytes.len().to_string().parse().unwrap());
+    if let (true, Some(first)) = (store.flips, bytes.first_mut()) {
+        *first ^= 1;
+    }
+    if once_more(&store.cut) {
+        bytes.truncate(bytes.len() / 2);
+        let lost = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+        // Headers and the first half are on their way before the connection is lost.
+        let stream = futures_util::stream::iter([Ok(bytes), lost]).then(async |piece| {
+            veza_probe::clock::sleep(Duration::from_millis(20)).await;
+            piece
+        });
+        return (headers, Body::from_stream(stream)).into_response();
+    }
+    (headers, bytes).into_response()
+}
+
+/// Takes an object, if it is the one that was announced.
+pub async fn write(store: &Store, key: &str, headers: HeaderMap, body: Body) -> Response {
+    let Ok(bytes) = axum::body::to_bytes(body, 1 << 20).await else {
+        return error(StatusCode::BAD_REQUEST, "IncompleteBody");
+    };
+    store.writes.fetch_add(1, Ordering::Relaxed);
+    let mut bytes = bytes.to_vec();
+    if let (true, Some(first)) = (store.flips_writes, bytes.first_mut()) {
+        *first ^= 1;
+    }
+    let announced = headers
+        .get("x-amz-checksum-sha256")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let sum = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(&bytes));
+    if announced.is_some_and(|announced| announced != sum) {
+        return error(StatusCode::BAD_REQUEST, "XAmzContentChecksumMismatch");
+    }
+    let answer = [("etag", etag(&bytes))];
+    store.objects.lock().unwrap().insert(key.to_owned(), bytes);
+    if once_more(&store.lost_answers) {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    }
+    (StatusCode::OK, answer).into_response()
+}
+
+pub async fn serve(State(store): State<Arc<Store>>, request: Request) -> Response {
+    if request.method() == "DELETE" {
+        let key = request.uri().path().trim_start_matches("/tracks/");
+        store.objects.lock().unwrap().remove(key);
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    if request.method() == "PUT" {
+        let (parts, body) = request.into_parts();
+        let key = parts.uri.path().trim_start_matches("/tracks/").to_owned();
+        return write(&store, &key, parts.headers, body).await;
+    }
+    let (path, query) = (
+        request.uri().path(),
+        request.uri().query().unwrap_or_default(),
+    );
+    match path.trim_start_matches('/').split_once('/') {
+        _ if path == "/" => xml(
+            StatusCode::OK,
+            "<ListAllMyBucketsResult><Buckets><Bucket><Name>tracks</Name></Bucket></Buckets></ListAllMyBucketsResult>".to_owned(),
+        ),
+        Some(("tracks", key)) if !key.is_empty() => object(&store, key),
+        _ if query.contains("list-type=2") => page(&store, query),
+        _ => error(StatusCode::NOT_FOUND, "NotSet"),
+    }
+}
+
+/// Serves a store until the test ends; returns its URL.
+pub async fn started(store: Store) -> String {
+    served(Arc::new(store)).await
+}
+
+pub async fn served(store: Arc<Store>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(serve).with_state(store);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// Compares two stores; returns exit code and first line.
+pub async fn verified(source: Store, target: Store, more: &[&str]) -> (i32, String) {
+    let ends = (started(source).await, started(target).await);
+    ran("verify", &ends, more).await
+}
+
+/// Does a word with two stores; returns exit code and reason id.
+pub async fn ran(word: &str, (source, target): &(String, String), more: &[&str]) -> (i32, String) {
+    let args: Vec<String> = [word, "--versions=latest", "--quiet"]
+        .map(str::to_owned)
+        .into();
+    let ends = [
+        format!("--source-endpoint={source}"),
+        format!("--target-endpoint={target}"),
+    ];
+    let args: Vec<String> = args
+        .into_iter()
+        .chain(ends)
+        .chain(more.iter().map(|arg| (*arg).to_owned()))
+        .collect();
+    let ran = tokio::task::spawn_blocking(move || {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let state =
+            std::env::temp_dir().join(format!("minio-migrate-stores-{}", std::process::id()));
+        MIGRATE.run(
+            &args,
+            &[
+                ("VEZA_FORMAT", "json"),
+                ("VEZA_STATE_DIR", state.to_str().unwrap()),
+            ],
+        )
+    });
+    let output = ran.await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("hunter2"), "{told}");
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let reason = report
+        .get("reason_id")
+        .and_then(|id| id.as_str())
+        .unwrap_or_default()
+        .to_owned();
+    (output.status.code().expect("it ended by itself"), reason)
+}
+
+pub const OBJECTS: [(&str, &str); 5] = [
+    ("a", "one"),
+    ("b", "two"),
+    ("c", ""),
+    ("d", "four"),
+    ("e", "five"),
+];
+
+pub fn good() -> Store {
+    Store::with(&OBJECTS)
+}
+
+pub fn came(code: i32, reason_id: &str) -> (i32, String) {
+    (code, reason_id.to_owned())
+}
