@@ -4,6 +4,7 @@ pub mod findings;
 pub mod compare;
 pub mod planning;
 pub mod fitness;
+pub mod uploads;
 
 use std::fs::File;
 use std::sync::Arc;

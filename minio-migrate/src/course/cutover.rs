@@ -16,9 +16,10 @@ use super::Run;
 use crate::cli::Args;
 use crate::observation::findings::{Finding, Kind, Seen};
 use crate::observation::fitness::{self, Fitness};
+use crate::observation::uploads::{self, Open, Uploads};
 use crate::report::cutover::Told;
 use crate::report::{self};
-use crate::targets::s3::{S3, answered};
+use crate::targets::s3::answered;
 use crate::targets::{self, refused};
 use crate::transfer::flow::{Counts, Flow, Stopped};
 use crate::transfer::freeze::{self, Canary, Freeze, Recovered, Writer};
@@ -370,11 +371,15 @@ impl Cut<'_> {
     async fn last(&mut self, began: At) -> Result<(), Ended> {
         let (clock, before) = (self.run.clock, self.written());
         let since_ms = self.flow.now_ms();
+        let open = self.uploads().await;
         self.copy().await?;
         self.told.copied.1 = self.written() - before;
         let seen = self.compare().await;
         self.evidence.seen = Some(seen);
-        self.evidence.uploads = self.uploads().await;
+        self.evidence.uploads = match (open, self.uploads().await) {
+            (Some(before), Some(after)) => Some(Uploads::between(&before, &after)),
+            _ => None,
+        };
         let delta = self.delta(since_ms);
         let places = if delta.len() > ONE_BY_ONE {
             self.places()
@@ -448,22 +453,11 @@ impl Cut<'_> {
         places
     }
 
-    /// Uploads in parts that are open on the source. MinIO's nodes list those that were begun through them since they started.
-    async fn uploads(&self) -> Option<usize> {
-        let source: &S3 = &self.run.targets.source;
-        let mut count = 0;
-        for bucket in &self.run.baseline.buckets {
-            for node in source.each() {
-                let asked = node.client.list_multipart_uploads().bucket(&bucket.name);
-                count += answered(asked.send())
-                    .await
-                    .ok()?
-                    .uploads
-                    .unwrap_or_default()
-                    .len();
-            }
-        }
-        Some(count)
+    /// Uploads in parts that are open on the source; none where that can't be told.
+    async fn uploads(&self) -> Option<Open> {
+        let buckets = self.run.baseline.buckets.iter();
+        let buckets: Vec<&str> = buckets.map(|bucket| bucket.name.as_str()).collect();
+        uploads::open(&self.run.targets.source, &buckets).await.ok()
     }
 
     /// Counts what was never read again, and what is lost.

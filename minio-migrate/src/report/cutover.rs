@@ -9,6 +9,7 @@ use crate::baseline::Baseline;
 use crate::cli::Args;
 use crate::observation::findings::Seen;
 use crate::observation::fitness::Fitness;
+use crate::observation::uploads::Uploads;
 use crate::verdict::cutover::{Evidence, Frozen};
 
 /// What else is told.
@@ -128,7 +129,11 @@ fn of_ends(evidence: &Evidence) -> Vec<(&'static str, String)> {
         Frozen::NotAsked => "not frozen".to_owned(),
         Frozen::No(words) => format!("not frozen: {words}"),
     };
-    let uploads = |count| format!("{count}, as far as the source's nodes know");
+    let uploads = |uploads: &Uploads| {
+        let Uploads { left, moved } = uploads;
+        let moved = moved.len();
+        format!("{left} left open, {moved} went on meanwhile, as far as the source's nodes know")
+    };
     let nodes = |fitness: &Fitness| format!("{} of {}", fitness.nodes.1, fitness.nodes.0);
     let drives = |fitness: &Fitness| {
         let Fitness { drives, set, .. } = fitness;
@@ -143,7 +148,7 @@ fn of_ends(evidence: &Evidence) -> Vec<(&'static str, String)> {
         ("writers", writers),
         (
             "open uploads",
-            evidence.uploads.map_or_else(unknown, uploads),
+            evidence.uploads.as_ref().map_or_else(unknown, uploads),
         ),
         ("nodes of the target", fitness.map_or_else(unknown, nodes)),
         ("drives of the target", fitness.map_or_else(unknown, drives)),

@@ -33,7 +33,11 @@ pub async fn prepare(targets: &Targets, bucket: &Bucket) -> Result<ToDo, Failure
                     .send(),
             )
         });
-        made.await?;
+        match made.await {
+            // A try whose answer came too late to be one.
+            Err(failure) if failure.word.as_deref() == Some("BucketAlreadyOwnedByYou") => {}
+            made => drop(made?),
+        }
     }
     if versioning(&targets.source, name).await?.is_some() {
         // Also where the source has suspended it by now: what it has of versions needs it.

@@ -7,6 +7,7 @@ use veza_probe::verdict::{Gate, Judgement, Measured, Outcome, Verdict};
 use crate::cli::cutting::ALWAYS;
 use crate::observation::findings::{Kind, Seen};
 use crate::observation::fitness::Fitness;
+use crate::observation::uploads::Uploads;
 
 /// Whether nobody writes any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub struct Evidence {
     pub unverified: Option<u64>,
     /// Whether nobody writes.
     pub frozen: Frozen,
-    /// Uploads in parts that are open on the source, as far as its nodes know.
-    pub uploads: Option<usize>,
+    /// What became of uploads in parts that are open on the source, as far as its nodes know.
+    pub uploads: Option<Uploads>,
     /// The target.
     pub fitness: Option<Fitness>,
     /// How long the writers were frozen until here, in seconds; and how long they may be.
@@ -133,10 +134,22 @@ fn of_ends(evidence: &Evidence) -> Vec<Gate> {
     let fitness = fitness.filter(|fitness| fitness.unknown.is_none());
     let amiss = fitness.map(|fitness| fitness.amiss() as f64);
     let lacking = fitness.map(|fitness| fitness.lacking as f64);
-    let uploads = evidence.uploads.map(|count| count as f64);
+    // Those of frozen writers stay as they are, and were never told to be done; others may still be ended.
+    let is_frozen = matches!(evidence.frozen, Frozen::Proven(_));
+    let alive = |uploads: &Uploads| {
+        if is_frozen {
+            uploads.moved.len()
+        } else {
+            uploads.left.max(uploads.moved.len())
+        }
+    };
+    let uploads = evidence
+        .uploads
+        .as_ref()
+        .map(|uploads| alive(uploads) as f64);
     let refused = Some(evidence.refused_losses().len() as f64);
     let drives = "nodes and drives of the target that are not there or not well";
-    let open = "uploads in parts that are open on the source";
+    let open = "uploads in parts that went on at the source, or still may";
     vec![
         none_of(
             "writers",
@@ -206,6 +219,19 @@ fn why(evidence: &Evidence, gate: &Gate) -> String {
             "the target's state is not known: {}",
             unknown.unwrap_or_default()
         ),
+        "uploads"
+            if evidence
+                .uploads
+                .as_ref()
+                .is_some_and(|uploads| !uploads.moved.is_empty()) =>
+        {
+            let moved = evidence.uploads.iter().flat_map(|uploads| &uploads.moved);
+            let moved: Vec<&str> = moved.map(String::as_str).collect();
+            format!(
+                "uploads in parts that went on at the source, or still may (uploads): {}",
+                moved.join(", ")
+            )
+        }
         "not-whole" => {
             let named = evidence
                 .fitness
@@ -230,7 +256,7 @@ mod tests {
             }),
             unverified: Some(0),
             frozen: Frozen::Proven(1),
-            uploads: Some(0),
+            uploads: Some(Uploads::default()),
             fitness: Some(Fitness {
                 nodes: (4, 4),
                 drives: (4, 4),
@@ -244,6 +270,11 @@ mod tests {
             unfrozen_accepted: false,
             ignored: (false, false),
         }
+    }
+
+    fn uploads(left: usize, moved: &[&str]) -> Option<Uploads> {
+        let moved = moved.iter().map(|&name| name.to_owned()).collect();
+        Some(Uploads { left, moved })
     }
 
     fn came(change: impl FnOnce(&mut Evidence)) -> (Verdict, String) {
@@ -261,6 +292,8 @@ mod tests {
             seen.counts.insert(kind, 1);
             Some(seen)
         };
+        // A frozen writer's upload stays.
+        assert_eq!(came(|e| e.uploads = uploads(1, &[])).0, Verdict::Pass);
         type Change = Box<dyn FnOnce(&mut Evidence)>;
         let changes: Vec<(&str, Change)> = vec![
             ("could not be copied", Box::new(|e| e.left = Some(1))),
@@ -291,7 +324,17 @@ mod tests {
                 "nobody was named",
                 Box::new(|e| e.frozen = Frozen::NotAsked),
             ),
-            ("uploads", Box::new(|e| e.uploads = Some(1))),
+            (
+                "went on at the source, or still may (uploads): b/k",
+                Box::new(|e| e.uploads = uploads(0, &["b/k"])),
+            ),
+            (
+                "uploads",
+                Box::new(|e| {
+                    (e.unfrozen_accepted, e.frozen) = (true, Frozen::NotAsked);
+                    e.uploads = uploads(1, &[]);
+                }),
+            ),
             ("uploads", Box::new(|e| e.uploads = None)),
             (
                 "not accepted: last-modified",

@@ -60,15 +60,40 @@ pub(super) fn text(outcomes: &[Outcome]) -> String {
     )
 }
 
-/// Which tests failed; empty when none did.
+/// How much of each log is shown once more at the very end, which is often all that a reader of a CI has.
+const LAST_LINES: usize = 8;
+
+/// What a test said when it failed: from its panic on, or the end of its log.
+fn gist(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let panicked = lines.iter().position(|line| line.contains("panicked at"));
+    let from = panicked.unwrap_or(lines.len().saturating_sub(LAST_LINES));
+    let lines = lines.iter().skip(from).take(LAST_LINES);
+    lines.map(|line| format!("\n  | {line}")).collect()
+}
+
+/// Which tests failed and what they said; empty when none did.
 pub(super) fn failed(outcomes: &[Outcome]) -> String {
     let failed = outcomes
         .iter()
         .filter(|outcome| outcome.complaint.is_some());
     let lines: Vec<String> = failed
         .map(|outcome| {
-            let (package, name) = (&outcome.test.package, &outcome.test.name);
-            format!("\n  {package} {name}: {}", outcome.log.display())
+            let Outcome {
+                test,
+                complaint,
+                log,
+                ..
+            } = outcome;
+            let said = std::fs::read(log).unwrap_or_default();
+            let said = gist(&String::from_utf8_lossy(&said));
+            let complaint = complaint.as_deref().unwrap_or_default();
+            format!(
+                "\n  {} {}: {complaint}: {}{said}",
+                test.package,
+                test.name,
+                log.display()
+            )
         })
         .collect();
     match lines.is_empty() {
@@ -125,7 +150,7 @@ mod tests {
         assert_eq!(failed(&[outcome("one", None)]), "");
         assert_eq!(
             failed(&[outcome("one", None), outcome("one", Some("x"))]),
-            "FAILED: 1 of 2 lab tests\n  drop-check light::a: /nowhere/a.log"
+            "FAILED: 1 of 2 lab tests\n  drop-check light::a: x: /nowhere/a.log"
         );
         let line = line(&outcome("one", Some("it ended with exit status: 101")));
         assert!(
@@ -133,6 +158,26 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("exit status: 101"), "{line}");
+    }
+
+    #[test]
+    fn the_gist_of_a_failure_begins_where_it_panicked() {
+        let before = "a story\n".repeat(20);
+        let after = "report\n".repeat(20);
+        let gist_of = gist(&format!(
+            "{before}thread 'a' panicked at b:1:2:\nleft, right\n{after}"
+        ));
+        assert!(
+            gist_of.starts_with("\n  | thread 'a' panicked at b:1:2:\n  | left, right\n"),
+            "{gist_of}"
+        );
+        assert_eq!(gist_of.lines().count(), 1 + LAST_LINES);
+        assert_eq!(
+            gist(&before).lines().count(),
+            1 + LAST_LINES,
+            "the end, without one"
+        );
+        assert_eq!(gist(""), "");
     }
 
     #[test]
