@@ -3,10 +3,13 @@
 
 mod prober;
 mod load;
+mod migrate;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Subcommand;
+use serde_json::Value;
 use veza_probe::clock::Stop;
 use veza_probe::story::Story;
 use veza_probe::verdict::Verdict;
@@ -27,6 +30,8 @@ enum Subject {
     Prober(prober::Args),
     /// pgbouncer-load against pgbench by itself, in turns, through the lab's pooler.
     Load(load::Args),
+    /// minio-migrate against mc mirror, rclone and s3sync, in turns, from the lab's single node to its cluster.
+    Migrate(migrate::Args),
 }
 
 /// Measures; 0 when every promise was kept, 1 when not. Always in a release build: one that was
@@ -42,6 +47,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let measured = match args.subject {
         Subject::Prober(args) => unless(&stop, prober::run(args)).await,
         Subject::Load(args) => unless(&stop, load::run(args)).await,
+        Subject::Migrate(args) => unless(&stop, migrate::run(args)).await,
     };
     measured.unwrap_or_else(|signal| Ok(ExitCode::from(Verdict::Interrupted(signal).code())))
 }
@@ -57,4 +63,15 @@ async fn in_release(stop: Stop) -> anyhow::Result<ExitCode> {
         .await?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The one value of a figure.
+fn figure(report: &Value, id: &str) -> anyhow::Result<f64> {
+    let figures = report.get("figures").and_then(Value::as_array);
+    let found = figures
+        .into_iter()
+        .flatten()
+        .find(|f| f.get("id").and_then(Value::as_str) == Some(id));
+    let value = found.and_then(|f| f.get("rounds")?.get(0)?.as_f64());
+    value.with_context(|| format!("the report has no figure {id}"))
 }

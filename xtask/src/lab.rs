@@ -37,6 +37,7 @@ use veza_probe::story::Story;
 
 use certificates::Authority;
 use image::Image;
+pub use image::cache;
 use keep::{Credentials, Keep};
 use packages::Missing;
 use plan::Wanted;

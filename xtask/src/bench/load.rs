@@ -20,6 +20,7 @@ use veza_probe::command::Command;
 use veza_probe::incus::{Incus, socket_path};
 use veza_probe::story::Story;
 
+use super::figure;
 use crate::cargo::{self, fresh_folder, workspace};
 use crate::lab::{self, Lab};
 
@@ -262,17 +263,6 @@ async fn pooler(lab: &Lab) -> anyhow::Result<String> {
     let resolved = address::resolve(host, &incus.instances().await?).await?;
     ensure!(uri.contains('?'), "DATABASE_URL has no parameters");
     Ok(format!("{uri}&hostaddr={}", resolved.address))
-}
-
-/// The one value of a figure.
-fn figure(report: &Value, id: &str) -> anyhow::Result<f64> {
-    let figures = report.get("figures").and_then(Value::as_array);
-    let found = figures
-        .into_iter()
-        .flatten()
-        .find(|f| f.get("id").and_then(Value::as_str) == Some(id));
-    let value = found.and_then(|f| f.get("rounds")?.get(0)?.as_f64());
-    value.with_context(|| format!("the report has no figure {id}"))
 }
 
 fn summarize(args: &Args, rounds: Vec<Round>, long_memory_mib: Option<f64>) -> Summary {
