@@ -3,6 +3,7 @@
 
 mod cluster;
 mod users;
+mod requests;
 mod heal;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use cluster::{ClusterInfo, Drive, NodeInfo};
 pub use heal::{DriveState, Healed, ObjectHealth};
+pub use requests::UnderWay;
 pub use users::Status;
 
 /// How long a question may take that no heal is behind.
@@ -279,15 +281,25 @@ impl Admin {
         Err(Error::Unreachable { asked, at, words })
     }
 
-    /// Asks one node; the answer's bytes without the spaces that it sends to keep the connection alive.
+    /// Asks one node.
     async fn ask_at(&self, door: &Door, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        self.sent(door, request, self.signed(door, request)?).await
+    }
+
+    /// The answer's bytes without the spaces that a node sends to keep the connection alive.
+    async fn sent(
+        &self,
+        door: &Door,
+        request: &Request<'_>,
+        signed: reqwest::RequestBuilder,
+    ) -> Result<Vec<u8>, Error> {
         let silent = |words: String| Error::Unreachable {
             asked: request.asked.clone(),
             at: door.to_string(),
             words,
         };
         let asking = async {
-            let answer = self.signed(door, request)?.send().await;
+            let answer = signed.send().await;
             let answer = answer.map_err(|error| silent(chain(&error.without_url())))?;
             let status = answer.status();
             let bytes = answer.bytes().await;

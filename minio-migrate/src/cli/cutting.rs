@@ -26,6 +26,7 @@ pub struct Cutting {
     pub writer_secrets: Option<PathBuf>,
 
     /// GO without a proof that nobody writes: two complete listings that are the same show two moments, and nothing between.
+    /// With writers: GO also where the source does not tell which writes it still serves.
     #[arg(long, env = "MINIO_MIGRATE_ACCEPT_UNFROZEN")]
     pub accept_unfrozen: bool,
 

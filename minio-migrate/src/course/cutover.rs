@@ -25,10 +25,13 @@ use crate::transfer::flow::{Counts, Flow, Stopped};
 use crate::transfer::freeze::{self, Canary, Freeze, Recovered, Writer};
 use crate::transfer::journal::Journal;
 use crate::verdict;
-use crate::verdict::cutover::{Evidence, Frozen};
+use crate::verdict::cutover::{Evidence, Frozen, UnderWay};
 
 /// Up to so many keys of the last copy are looked at one by one on the target's drives; more, and all of them are.
 const ONE_BY_ONE: usize = 200;
+
+/// How often it is asked what the source still serves.
+const SERVED_EVERY: Duration = Duration::from_millis(100);
 
 /// What a cutover works with.
 struct Cut<'a> {
@@ -130,12 +133,13 @@ impl Run<'_> {
                 seen: None,
                 unverified: None,
                 frozen: Frozen::NotAsked,
+                under_way: UnderWay::NotAsked,
                 uploads: None,
                 fitness: None,
                 freeze_s: (None, max_s),
                 losses: BTreeMap::new(),
                 accepted: args.cutting.accepted.clone(),
-                unfrozen_accepted: args.cutting.accept_unfrozen && args.cutting.writers.is_empty(),
+                unfrozen_accepted: args.cutting.accept_unfrozen,
                 ignored: (args.ignore_buckets, args.allow_unexpected),
             },
             told: Told::default(),
@@ -200,7 +204,8 @@ impl Cut<'_> {
         story.say("before the freeze: looking at every object on the target's drives");
         let places = self.places();
         let fitness = fitness::healed(&self.target, &places, self.run.story).await;
-        let unfit = fitness.words();
+        let mut unfit = fitness.words();
+        unfit.extend(self.untold().await);
         self.evidence.fitness = Some(fitness);
         if !unfit.is_empty() {
             self.evidence.seen = Some(seen);
@@ -230,6 +235,21 @@ impl Cut<'_> {
             "the freeze is expected to take {predicted_s:.1} s"
         ));
         Ok(())
+    }
+
+    /// Why nobody could tell in the freeze whether the source still serves writes.
+    async fn untold(&self) -> Option<String> {
+        let is_asked = !self.writers.is_empty() && !self.run.args.cutting.accept_unfrozen;
+        let asked = match is_asked {
+            true => self.source.writes_under_way().await,
+            false => return None,
+        };
+        let words = |error| {
+            format!(
+                "whether the source still serves writes can't be told: {error}; --accept-unfrozen does without"
+            )
+        };
+        asked.err().map(words)
     }
 
     /// What would be NO-GO whatever the freeze shows.
@@ -363,8 +383,37 @@ impl Cut<'_> {
         }
         self.run
             .story
-            .say("each writer is refused with its own login; copying the rest");
+            .say("each writer is refused with its own login");
+        self.served().await;
+        self.run.story.say("copying the rest");
         self.last(began).await
+    }
+
+    /// Waits until the source serves no write any more: one that was let in before its writer was frozen is served to its end, and its
+    /// client is told that it is done.
+    async fn served(&mut self) {
+        let mut told = String::new();
+        loop {
+            let under_way = match self.source.writes_under_way().await {
+                Ok(under_way) => under_way,
+                // Asked before the freeze, too: there it was NO-GO, or accepted.
+                Err(error) => {
+                    self.evidence.under_way = UnderWay::Unknown(error.to_string());
+                    return;
+                }
+            };
+            self.evidence.under_way = UnderWay::of(&under_way);
+            let UnderWay::Seen(_, words) = &self.evidence.under_way else {
+                return;
+            };
+            if *words != told {
+                told.clone_from(words);
+                self.run.story.say(&format!(
+                    "waiting for writes that were let in before the freeze: {words}"
+                ));
+            }
+            clock::sleep(SERVED_EVERY).await;
+        }
     }
 
     /// The last copy and the last comparison.

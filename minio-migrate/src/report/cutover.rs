@@ -10,7 +10,7 @@ use crate::cli::Args;
 use crate::observation::findings::Seen;
 use crate::observation::fitness::Fitness;
 use crate::observation::uploads::Uploads;
-use crate::verdict::cutover::{Evidence, Frozen};
+use crate::verdict::cutover::{Evidence, Frozen, UnderWay};
 
 /// What else is told.
 #[derive(Debug, Default)]
@@ -134,6 +134,14 @@ fn of_ends(evidence: &Evidence) -> Vec<(&'static str, String)> {
         let moved = moved.len();
         format!("{left} left open, {moved} went on meanwhile, as far as the source's nodes know")
     };
+    let under_way = match &evidence.under_way {
+        UnderWay::Done => {
+            "none: what was let in before the freeze was served to its end".to_owned()
+        }
+        UnderWay::Seen(_, words) => words.clone(),
+        UnderWay::Unknown(words) => format!("not known: {words}"),
+        UnderWay::NotAsked => "not known: nobody was frozen".to_owned(),
+    };
     let nodes = |fitness: &Fitness| format!("{} of {}", fitness.nodes.1, fitness.nodes.0);
     let drives = |fitness: &Fitness| {
         let Fitness { drives, set, .. } = fitness;
@@ -146,6 +154,7 @@ fn of_ends(evidence: &Evidence) -> Vec<(&'static str, String)> {
         |fitness: &Fitness| format!("{} of {}", fitness.looked - fitness.lacking, fitness.looked);
     vec![
         ("writers", writers),
+        ("writes under way", under_way),
         (
             "open uploads",
             evidence.uploads.as_ref().map_or_else(unknown, uploads),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use veza_probe::minio;
 use veza_probe::verdict::{Gate, Judgement, Measured, Outcome, Verdict};
 
 use crate::cli::cutting::ALWAYS;
@@ -20,6 +21,33 @@ pub enum Frozen {
     No(String),
 }
 
+/// Writes that the source serves although their writers are frozen: they were let in before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// There are none any more.
+    Done,
+    /// So many, in words.
+    Seen(u64, String),
+    /// That can't be told.
+    Unknown(String),
+    /// Nobody was frozen.
+    NotAsked,
+}
+
+impl UnderWay {
+    /// What the nodes said.
+    pub fn of(calls: &[minio::UnderWay]) -> UnderWay {
+        let words = calls.iter().map(|seen| {
+            let minio::UnderWay { node, call, count } = seen;
+            format!("{count} {call} at {node}")
+        });
+        match calls.iter().map(|seen| seen.count).sum() {
+            0 => UnderWay::Done,
+            count => UnderWay::Seen(count, words.collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
 /// Everything that GO rests on. What is none was not seen, and is no GO.
 #[derive(Clone, Debug)]
 pub struct Evidence {
@@ -31,6 +59,8 @@ pub struct Evidence {
     pub unverified: Option<u64>,
     /// Whether nobody writes.
     pub frozen: Frozen,
+    /// Writes that were let in before the freeze.
+    pub under_way: UnderWay,
     /// What became of uploads in parts that are open on the source, as far as its nodes know.
     pub uploads: Option<Uploads>,
     /// The target.
@@ -148,6 +178,13 @@ fn of_ends(evidence: &Evidence) -> Vec<Gate> {
         .as_ref()
         .map(|uploads| alive(uploads) as f64);
     let refused = Some(evidence.refused_losses().len() as f64);
+    let under_way = match &evidence.under_way {
+        UnderWay::Done => Some(0.0),
+        UnderWay::Seen(count, _) => Some(*count as f64),
+        UnderWay::Unknown(_) | UnderWay::NotAsked if evidence.unfrozen_accepted => Some(0.0),
+        UnderWay::Unknown(_) | UnderWay::NotAsked => None,
+    };
+    let served = "writes that the source serves although they were let in before the freeze";
     let drives = "nodes and drives of the target that are not there or not well";
     let open = "uploads in parts that went on at the source, or still may";
     vec![
@@ -157,6 +194,7 @@ fn of_ends(evidence: &Evidence) -> Vec<Gate> {
             "",
             Some(frozen),
         ),
+        none_of("under-way", served, "writes", under_way),
         none_of("uploads", open, "uploads", uploads),
         none_of("drives", drives, "", amiss),
         none_of(
@@ -211,6 +249,15 @@ fn why(evidence: &Evidence, gate: &Gate) -> String {
             Frozen::No(words) => format!("not frozen: {words}"),
             _ => "not frozen: nobody was named (--writer-access-key)".to_owned(),
         },
+        "under-way" => match &evidence.under_way {
+            UnderWay::Seen(_, words) => {
+                format!("the source still serves what was let in before the freeze: {words}")
+            }
+            UnderWay::Unknown(words) => {
+                format!("whether the source still serves writes can't be told: {words}")
+            }
+            UnderWay::Done | UnderWay::NotAsked => gate.told(),
+        },
         "losses" => format!(
             "not accepted: {} (--accept-loss)",
             evidence.refused_losses().join(", ")
@@ -256,6 +303,7 @@ mod tests {
             }),
             unverified: Some(0),
             frozen: Frozen::Proven(1),
+            under_way: UnderWay::Done,
             uploads: Some(Uploads::default()),
             fitness: Some(Fitness {
                 nodes: (4, 4),
@@ -275,6 +323,14 @@ mod tests {
     fn uploads(left: usize, moved: &[&str]) -> Option<Uploads> {
         let moved = moved.iter().map(|&name| name.to_owned()).collect();
         Some(Uploads { left, moved })
+    }
+
+    fn slow() -> UnderWay {
+        UnderWay::of(&[minio::UnderWay {
+            node: "a".to_owned(),
+            call: "PutObject".to_owned(),
+            count: 2,
+        }])
     }
 
     fn came(change: impl FnOnce(&mut Evidence)) -> (Verdict, String) {
@@ -351,6 +407,30 @@ mod tests {
                 "{word}: {reason}"
             );
         }
+    }
+
+    #[test]
+    fn a_write_that_is_still_served_is_no_go() {
+        let (verdict, reason) = came(|evidence| evidence.under_way = slow());
+        let told = reason.contains("let in before the freeze: 2 PutObject at a");
+        assert!(verdict == Verdict::Fail && told, "{reason}");
+        let unknown = |accepted: bool| {
+            came(|evidence| {
+                evidence.under_way = UnderWay::Unknown("too old".to_owned());
+                evidence.unfrozen_accepted = accepted;
+            })
+        };
+        let (verdict, reason) = unknown(false);
+        assert!(
+            verdict == Verdict::Fail && reason.contains("too old"),
+            "{reason}"
+        );
+        assert_eq!(unknown(true).0, Verdict::Pass);
+        // Accepted is what can't be told, not what is seen.
+        let seen = came(|evidence| {
+            (evidence.under_way, evidence.unfrozen_accepted) = (slow(), true);
+        });
+        assert_eq!(seen.0, Verdict::Fail);
     }
 
     #[test]

@@ -260,3 +260,39 @@ async fn the_next_node_is_asked_where_one_is_silent() {
     // Without any node there is no answer either.
     assert!(admin(Vec::new()).info().await.is_err());
 }
+
+#[tokio::test]
+async fn writes_under_way_are_those_of_every_node_that_are_no_reads() {
+    const METRICS: &str = "# TYPE minio_api_requests_inflight_total gauge\n\
+        minio_api_requests_inflight_total{name=\"PutObject\",server=\"a:9000\",type=\"s3\"} 2\n\
+        minio_api_requests_inflight_total{name=\"GetObject\",server=\"a:9000\",type=\"s3\"} 9\n\
+        minio_api_requests_inflight_total{name=\"CopyObject\",server=\"a:9000\",type=\"s3\"} 0\n\
+        minio_api_requests_inflight_total{name=\"ServerInfo\",server=\"a:9000\",type=\"admin\"} 1\n\
+        minio_api_requests_total{name=\"PutObject\",server=\"a:9000\",type=\"s3\"} 7\n";
+    let (one, heard) = node(vec![(200, METRICS)]).await;
+    let (other, _) = node(vec![(200, "")]).await;
+    let admin_of = |other: String| admin(vec![door("a", one.clone()), door("b", other)]);
+    let seen = admin_of(other).writes_under_way().await.unwrap();
+    let expected = UnderWay {
+        node: "a".to_owned(),
+        call: "PutObject".to_owned(),
+        count: 2,
+    };
+    assert_eq!(seen, [expected]);
+    let heard = heard.lock().unwrap()[0].clone();
+    assert!(
+        heard.starts_with("GET /minio/metrics/v3/api/requests "),
+        "{heard}"
+    );
+    assert!(
+        heard.contains("authorization: Bearer ey") && !heard.contains("hunter2"),
+        "{heard}"
+    );
+    // One node that does not answer may serve anything.
+    let (denies, _) = node(vec![(403, r#"{"Code":"AccessDenied","Message":"No."}"#)]).await;
+    let error = admin_of(denies).writes_under_way().await.unwrap_err();
+    assert!(
+        error.is_credentials() && error.to_string().contains("admin:Prometheus"),
+        "{error}"
+    );
+}

@@ -24,6 +24,15 @@ END
 : > /tmp/writer.log; setsid nohup bash /tmp/writer.sh >/dev/null 2>&1 &
 "#;
 
+/// A write of the application's that is let in now and comes to its end 45 s later.
+const SLOW: &str = r#"
+head -c 4500000 /dev/urandom > /tmp/slow; secret=$(sed -n 's/^veza-app //p' /etc/veza/minio-users)
+printf 'user = "veza-app:%s"\n' "$secret" > /tmp/slow.login; chmod 600 /tmp/slow.login
+setsid nohup curl --silent --fail --config /tmp/slow.login --aws-sigv4 aws:amz:us-east-1:s3 --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' \
+  --limit-rate 100k --upload-file /tmp/slow http://127.0.0.1:9000/$BUCKET/songs/slow >/tmp/slow.said 2>&1 </dev/null &
+sleep 1
+"#;
+
 /// Every version and mark of the application's bucket, and the bytes of the newest.
 const BOTH: &str = r#"
 seen() {
@@ -156,9 +165,24 @@ async fn a_writer_writes_until_it_is_frozen_and_go_loses_nothing_of_it() {
     ran.says("a refusal proves nothing");
     cut.writes("yes").await;
     assert_eq!(cut.freezes(), 0, "nobody was frozen");
+    let bucket = variable("MINIO_BUCKET");
+    let slow = format!("export BUCKET={bucket}; {SLOW}");
+    cut.0.mc("minio-old", &slow).await;
+    let ran = cut.run(None, &[&ACCEPTED[..], &["--max-freeze", "10"]].concat());
+    ran.came_to(2, "fail", "no-go");
+    ran.says("let in before the freeze: 1 PutObject at");
+    cut.writes("yes").await;
+    // What is let in meanwhile is told to be done after the freeze began, and is on the target.
     let ran = cut.run(None, &ACCEPTED);
     ran.came_to(0, "pass", "go");
     ran.says("GO: ");
+    ran.says("waiting for writes");
+    cut.0
+        .mc(
+            "minio-1",
+            &format!("minio-client stat veza/{bucket}/songs/slow >/dev/null"),
+        )
+        .await;
     cut.writes("no").await;
     let both = format!("export BUCKET={}; {BOTH}", variable("MINIO_BUCKET"));
     let lines = cut.0.mc("minio-1", &both).await;
