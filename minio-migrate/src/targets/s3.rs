@@ -89,10 +89,26 @@ impl Failure {
         matches!(self.code, Some(404 | 405 | 412))
     }
 
+    /// Whether the store has no room for anything more: MinIO's own words for it (cmd/api-errors.go), and AWS' code for none.
+    pub fn is_full(&self) -> bool {
+        const WORDS: [&str; 3] = [
+            "XMinioStorageFull",
+            "XMinioAdminBucketQuotaExceeded",
+            "QuotaExceeded",
+        ];
+        let is_it = |word: &String| WORDS.contains(&word.as_str());
+        self.code == Some(507) || self.word.as_ref().is_some_and(is_it)
+    }
+
+    /// Whether the login may not do that.
+    pub fn is_denied(&self) -> bool {
+        matches!(self.code, Some(401 | 403))
+    }
+
     /// Whether the same request may come to more later, or elsewhere.
     fn is_passing(&self) -> bool {
-        self.code
-            .is_none_or(|code| code >= 500 || code == 408 || code == 429)
+        let is_busy = |code| code >= 500 || code == 408 || code == 429;
+        self.code.is_none_or(is_busy) && !self.is_full()
     }
 }
 
@@ -312,6 +328,14 @@ mod tests {
         for code in [Some(403), Some(404), Some(412)] {
             assert!(!failure(code).is_passing(), "{code:?}");
         }
+        let full = failure(Some(507));
+        assert!(full.is_full() && !full.is_passing());
+        let quota = Failure {
+            word: Some("XMinioAdminBucketQuotaExceeded".to_owned()),
+            ..failure(Some(400))
+        };
+        assert!(quota.is_full() && !failure(Some(503)).is_full());
+        assert!(failure(Some(403)).is_denied() && !failure(Some(404)).is_denied());
         assert!(failure(Some(412)).is_gone() && !failure(Some(403)).is_gone());
     }
 }

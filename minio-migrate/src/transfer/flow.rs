@@ -20,7 +20,7 @@ use super::object::Carrier;
 use super::pace::Rates;
 use crate::cli::Versions;
 use crate::targets::walk::Walk;
-use key::{Job, Outcome, Work};
+use key::{Job, Outcome, Wall, Work};
 use lanes::{Broken, Key, Lanes};
 use tide::Tide;
 
@@ -38,6 +38,9 @@ const ARRIVES: Duration = Duration::from_secs(3);
 
 /// How many such keys are tried again within a run; the others are in the journal.
 const REMEMBERED: usize = 10_000;
+
+/// After so many keys in a row that were refused to a login the others are not tried.
+const DENIED: u32 = 20;
 
 /// What was done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +110,10 @@ pub enum Stopped {
     Journal(String),
     /// What is not on the source any more could not be removed from the target.
     Extraneous(String),
+    /// The target has no room.
+    Full(String),
+    /// A login may not do what is needed.
+    Denied(String),
     /// The target's bucket could not be made, or set to keep versions.
     Bucket(String),
 }
@@ -122,6 +129,8 @@ struct Run<'a> {
     /// Keys that were begun, in their order, and whether they are done.
     begun: VecDeque<(String, bool)>,
     failed: Vec<String>,
+    /// Keys in a row that were refused to a login.
+    denied: u32,
     /// Up to where a run that was ended may have begun keys.
     begun_before: Option<String>,
     saved: At,
@@ -170,6 +179,7 @@ impl Flow {
             running: JoinSet::new(),
             begun: VecDeque::new(),
             failed: Vec::new(),
+            denied: 0,
             begun_before,
             saved: now,
             told: now,
@@ -326,10 +336,24 @@ impl Run<'_> {
         if let Some(begun) = self.begun.iter_mut().find(|(key, _)| *key == outcome.key) {
             begun.1 = true;
         }
+        self.hits(outcome.wall, outcome.trouble.unwrap_or_default())?;
         while let Some((key, _)) = self.begun.pop_front_if(|(_, is_done)| *is_done) {
             self.pass.reached = Some(key);
         }
         Ok(())
+    }
+
+    /// Ends where what stopped one key would stop all others. Keys up to the one are not reached: they are looked at again.
+    fn hits(&mut self, wall: Option<Wall>, words: String) -> Result<(), Stopped> {
+        self.denied = match wall {
+            Some(Wall::Full) => return Err(Stopped::Full(words)),
+            Some(Wall::Denied) => self.denied + 1,
+            None => 0,
+        };
+        match self.denied >= DENIED {
+            true => Err(Stopped::Denied(words)),
+            false => Ok(()),
+        }
     }
 
     async fn drain(&mut self) -> Result<(), Stopped> {

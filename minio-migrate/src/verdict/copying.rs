@@ -50,6 +50,16 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
             let next = "see what went from the source, and whether that was meant";
             return incomplete("not-removed", reason, next);
         }
+        Some(Stopped::Full(words)) => {
+            let reason = format!("the target has no room: {words}; until then: {done}");
+            let next = "make room there, or raise the bucket's quota; then run it again: it goes on where it was";
+            return incomplete("target-full", reason, next);
+        }
+        Some(Stopped::Denied(words)) => {
+            let reason = format!("a login may not do what is needed: {words}; until then: {done}");
+            let next = "see the policy of that user; then run it again: it goes on where it was";
+            return incomplete("not-permitted", reason, next);
+        }
         Some(Stopped::Bucket(words)) => {
             let reason = format!("the target's bucket could not be made: {words}");
             return incomplete("bucket-unmade", reason, "make it by hand, as on the source");
@@ -125,6 +135,13 @@ mod tests {
             judged(&counts(0, 0), Some(&listing)),
             is(Verdict::Inconclusive, "listing-broken")
         );
+        for (stopped, id) in [
+            (Stopped::Full("x".to_owned()), "target-full"),
+            (Stopped::Denied("x".to_owned()), "not-permitted"),
+        ] {
+            let came = judged(&Counts::default(), Some(&stopped));
+            assert_eq!(came, (Verdict::Inconclusive, id.to_owned()));
+        }
         let extraneous = Stopped::Extraneous("x".to_owned());
         assert_eq!(
             judged(&counts(0, 0), Some(&extraneous)),

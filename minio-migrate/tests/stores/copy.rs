@@ -29,6 +29,14 @@ impl Drop for Kept {
     }
 }
 
+/// More than a copy has under way at once.
+fn many() -> Store {
+    let store = Store::default();
+    let objects = (0..200).map(|number| (format!("k{number:03}"), vec![b'x'; number]));
+    store.objects.lock().unwrap().extend(objects);
+    store
+}
+
 /// Copies to an empty store; what it came to, and what is there then.
 async fn copied(
     name: &str,
@@ -187,4 +195,41 @@ async fn what_went_from_the_source_is_removed_only_when_told_and_no_more_than_al
         .insert("d".to_owned(), b"other".to_vec());
     let done = ran("copy", &ends, &[&flag, "--delete-extraneous"]).await;
     assert_eq!((done, there()), (came(0, "copied"), "acdex".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_room_ends_the_copy_and_it_goes_on_when_there_is() {
+    let kept = Kept::new("full");
+    let source = Arc::new(many());
+    let all = source.objects.lock().unwrap().clone();
+    let target = Arc::new(Store::default());
+    *target.full_after.lock().unwrap() = Some(30);
+    let ends = (served(source), served(Arc::clone(&target)));
+    let ends = (ends.0.await, ends.1.await);
+    let came_to = ran("copy", &ends, &[&kept.flag()]).await;
+    assert_eq!(came_to, came(5, "target-full"));
+    let tried = target.writes.load(Ordering::Relaxed);
+    assert!(
+        (31..100).contains(&tried),
+        "the others were not tried: {tried}"
+    );
+    *target.full_after.lock().unwrap() = None;
+    let came_to = ran("copy", &ends, &[&kept.flag()]).await;
+    assert_eq!(came_to, came(0, "copied"));
+    assert_eq!(*target.objects.lock().unwrap(), all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_may_not_write_is_not_tried_with_every_key() {
+    let kept = Kept::new("denied");
+    let target = Arc::new(Store {
+        denies: true,
+        ..Store::default()
+    });
+    let ends = (started(many()), served(Arc::clone(&target)));
+    let ends = (ends.0.await, ends.1.await);
+    let came_to = ran("copy", &ends, &[&kept.flag()]).await;
+    assert_eq!(came_to, came(5, "not-permitted"));
+    let tried = target.writes.load(Ordering::Relaxed);
+    assert!((20..100).contains(&tried), "{tried}");
 }

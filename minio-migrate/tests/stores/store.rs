@@ -48,6 +48,10 @@ pub struct Store {
     pub flips_writes: bool,
     /// How many writes there were.
     pub writes: AtomicUsize,
+    /// After how many writes there is no room for more; none while there is.
+    pub full_after: Mutex<Option<usize>>,
+    /// Whether nobody may write.
+    pub denies: bool,
 }
 
 impl Store {
@@ -164,7 +168,14 @@ pub async fn write(store: &Store, key: &str, headers: HeaderMap, body: Body) -> 
     let Ok(bytes) = axum::body::to_bytes(body, 1 << 20).await else {
         return error(StatusCode::BAD_REQUEST, "IncompleteBody");
     };
-    store.writes.fetch_add(1, Ordering::Relaxed);
+    let before = store.writes.fetch_add(1, Ordering::Relaxed);
+    if store.denies {
+        return error(StatusCode::FORBIDDEN, "AccessDenied");
+    }
+    let room = *store.full_after.lock().unwrap();
+    if room.is_some_and(|room| before >= room) {
+        return error(StatusCode::INSUFFICIENT_STORAGE, "XMinioStorageFull");
+    }
     let mut bytes = bytes.to_vec();
     if let (true, Some(first)) = (store.flips_writes, bytes.first_mut()) {
         *first ^= 1;

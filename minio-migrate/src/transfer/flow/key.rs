@@ -46,13 +46,34 @@ pub struct Outcome {
     pub is_conflict: bool,
     /// Why nothing can be written down any more.
     pub journal: Option<String>,
+    /// What would stop other keys, too.
+    pub wall: Option<Wall>,
+}
+
+/// What stops more than one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wall {
+    /// There is no room on the target.
+    Full,
+    /// A login may not do something.
+    Denied,
+}
+
+impl Wall {
+    fn of(failure: &Failure) -> Option<Wall> {
+        match failure {
+            failure if failure.is_full() => Some(Wall::Full),
+            failure if failure.is_denied() => Some(Wall::Denied),
+            _ => None,
+        }
+    }
 }
 
 /// Why a key was not done.
 enum Amiss {
     Changed(String),
     Conflict(Conflict),
-    Failed(String),
+    Failed(String, Option<Wall>),
     Journal(String),
 }
 
@@ -100,7 +121,8 @@ impl Job {
 impl Outcome {
     fn amiss(mut self, amiss: Amiss) -> Outcome {
         match amiss {
-            Amiss::Changed(words) | Amiss::Failed(words) => self.trouble = Some(words),
+            Amiss::Changed(words) => self.trouble = Some(words),
+            Amiss::Failed(words, wall) => (self.trouble, self.wall) = (Some(words), wall),
             Amiss::Conflict(conflict) => {
                 self.trouble = Some(conflict.words());
                 self.is_conflict = true;
@@ -113,11 +135,8 @@ impl Outcome {
 
 /// What both stores and the journal have of a key now.
 async fn listed(flow: &Flow, bucket: &str, key: &str) -> Result<Work, Amiss> {
-    let failed = |side: &str, failure: Failure| {
-        Amiss::Failed(format!("listing it on the {side}: {failure}"))
-    };
     let history = history(flow, &flow.carrier.source, bucket, key).await;
-    let history = history.map_err(|failure| failed("source", failure))?;
+    let history = history.map_err(|failure| unlisted("source", &failure))?;
     let rows = flow.journal.of_key(bucket, key).map_err(Amiss::Journal)?;
     let todo = todo::of(&history, &rows).map_err(Amiss::Conflict)?;
     let gone = flow.journal.gone((bucket, key), &todo.gone, flow.now_ms());
@@ -129,6 +148,11 @@ async fn listed(flow: &Flow, bucket: &str, key: &str) -> Result<Work, Amiss> {
         standing: None,
         may_be_ours: true,
     })
+}
+
+fn unlisted(side: &str, failure: &Failure) -> Amiss {
+    let words = format!("listing it on the {side}: {failure}");
+    Amiss::Failed(words, Wall::of(failure))
 }
 
 /// What a store has of a key. The key itself is the first of all that begin so.
@@ -164,8 +188,7 @@ async fn carry(
         Some(standing) => standing,
         None => {
             let asked = history(flow, &flow.carrier.target, bucket, key).await;
-            asked
-                .map_err(|failure| Amiss::Failed(format!("listing it on the target: {failure}")))?
+            asked.map_err(|failure| unlisted("target", &failure))?
         }
     };
     let allowed = (may_be_ours, flow.rules.overwrite);
@@ -216,7 +239,7 @@ async fn one(flow: &Flow, place: Place<'_>, version: &Version) -> Result<Carried
     };
     carried.map_err(|trouble| match trouble {
         Trouble::Changed(words) => Amiss::Changed(words),
-        Trouble::Failed(failure) => Amiss::Failed(failure.to_string()),
+        Trouble::Failed(failure) => Amiss::Failed(failure.to_string(), Wall::of(&failure)),
     })
 }
 
