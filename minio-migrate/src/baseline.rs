@@ -1,5 +1,7 @@
 //! What there is before anything is compared: both stores answer, the buckets, and what these are set to.
 
+pub mod preflight;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ pub struct Bucket {
 /// # Errors
 /// Refused when a store does not answer or refuses the login, or there is no such bucket.
 pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouched> {
+    let clocks = preflight::clocks(args, &Clock::start()).await?;
     let source = buckets(&targets.source, "source").await?;
     // Each node must answer: what one does not would be asked of the others, and that is not what was typed.
     for node in targets.source.each().chain(targets.target.each()) {
@@ -63,9 +66,37 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
             "look at --bucket, and at the rights of MINIO_SRC_ACCESS_KEY",
         ));
     }
+    let (found, differences) = compared(targets, &wanted, &target).await;
+    for bucket in found.iter().filter(|bucket| bucket.on_target) {
+        agree(&targets.target, &bucket.name).await?;
+    }
+    let names = |store: &S3| store.names().collect::<Vec<_>>().join(", ");
+    let condition = |name: &str, value: String| Condition {
+        name: name.to_owned(),
+        value,
+    };
+    let mut conditions = vec![
+        condition("version", env!("CARGO_PKG_VERSION").to_owned()),
+        condition("source", names(&targets.source)),
+        condition("target", names(&targets.target)),
+    ];
+    conditions.extend(clocks);
+    Ok(Baseline {
+        buckets: found,
+        differences,
+        conditions,
+    })
+}
+
+/// Each bucket that is wanted, and what differs.
+async fn compared(
+    targets: &Targets,
+    wanted: &[&String],
+    target: &[String],
+) -> (Vec<Bucket>, Vec<(String, String)>) {
     let mut differences = Vec::new();
     let mut found = Vec::new();
-    for name in wanted {
+    for &name in wanted {
         let on_target = target.contains(name);
         let mut loses_versions = false;
         if on_target {
@@ -90,24 +121,7 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
             loses_versions,
         });
     }
-    for bucket in found.iter().filter(|bucket| bucket.on_target) {
-        agree(&targets.target, &bucket.name).await?;
-    }
-    let names = |store: &S3| store.names().collect::<Vec<_>>().join(", ");
-    let condition = |name: &str, value: String| Condition {
-        name: name.to_owned(),
-        value,
-    };
-    let conditions = vec![
-        condition("version", env!("CARGO_PKG_VERSION").to_owned()),
-        condition("source", names(&targets.source)),
-        condition("target", names(&targets.target)),
-    ];
-    Ok(Baseline {
-        buckets: found,
-        differences,
-        conditions,
-    })
+    (found, differences)
 }
 
 async fn answers(node: &Node) -> Result<(), Untouched> {

@@ -13,11 +13,12 @@ use veza_probe::report::{Figure, Report, Untouched};
 use veza_probe::story::Story;
 use veza_probe::undo::State;
 
-use crate::baseline::{self, Baseline};
+use crate::baseline::{self, Baseline, preflight};
 use crate::cli::{self, Args, Endpoint, Versions};
 use crate::observation::Watch;
 use crate::observation::compare::Noted;
 use crate::observation::findings::{Book, Seen};
+use crate::observation::planning::Room;
 use crate::report;
 use crate::targets::{self, Targets};
 use crate::transfer::buckets;
@@ -61,7 +62,12 @@ impl Run<'_> {
             ended = listing => (ended, None),
             signal = stop.wait() => (Ok(()), Some(signal)),
         };
-        let seen = (self.baseline, planned.as_slice());
+        let room = match targets::admins(self.args, &self.clock) {
+            Ok((_, target)) => target.info().await.ok(),
+            Err(_) => None,
+        };
+        let room = room.and_then(|cluster| Room::of(&cluster, &planned));
+        let seen = (self.baseline, planned.as_slice(), room);
         report::planning::assemble(&self.clock, self.args, seen, ended, signal)
     }
 
@@ -96,7 +102,7 @@ impl Run<'_> {
     /// Copies what the target has not.
     pub async fn copy(&self, stop: &mut Stop) -> Report {
         let (args, clock) = (self.args, self.clock);
-        if let Err(untouched) = self.may_copy() {
+        if let Err(untouched) = self.may_copy().await {
             return report::untouched(&clock, args, untouched);
         }
         let opened = self.journal();
@@ -174,8 +180,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Refuses what would lose versions, or write to the target what came from there.
-    fn may_copy(&self) -> Result<(), Untouched> {
+    /// Refuses what would lose versions, or write to the target what came from there, or what a login may not do.
+    async fn may_copy(&self) -> Result<(), Untouched> {
         let is_kept = self.args.versions == Versions::All && !self.args.copying.bucket_config;
         let loses = self
             .baseline
@@ -206,7 +212,7 @@ impl Run<'_> {
                     "minio-migrate reverse; cutover --recover says what it is about",
                 ))
             }
-            None => Ok(()),
+            None => preflight::permitted(self.args, self.targets, &self.baseline.buckets).await,
         }
     }
 

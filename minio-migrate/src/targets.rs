@@ -54,6 +54,15 @@ fn certificates(args: &Args) -> Result<Option<Vec<u8>>, Untouched> {
     Ok(Some(read?))
 }
 
+/// A client that asks without a login.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn plain_client(args: &Args) -> Result<reqwest::Client, Untouched> {
+    let made = admin::client(certificates(args)?.as_deref());
+    made.map_err(|words| Untouched::from(usage(words)))
+}
+
 /// The admin API of both sides: with the logins that are named for it, else with those of S3.
 ///
 /// # Errors

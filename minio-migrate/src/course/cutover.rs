@@ -99,7 +99,7 @@ impl Run<'_> {
             };
             return Err(refused(reason_id, record.told(), next));
         }
-        self.may_copy()?;
+        self.may_copy().await?;
         let (source, target) = targets::admins(args, &clock)?;
         let writers = targets::writers(args)?.into_iter();
         let writers = writers

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use veza_probe::minio::ClusterInfo;
+
 use super::{Pair, Step, Watch};
 use crate::targets::keys;
 use crate::targets::s3::Failure;
@@ -54,6 +56,44 @@ pub struct Planned {
     pub refused_count: u64,
     /// How long both listings took side by side, in seconds.
     pub listing_s: f64,
+}
+
+/// What a copy takes on the target's drives, and what there is, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Data, parity and metadata of what is to be copied.
+    pub needed: u64,
+    /// As much as can be written until the fullest drive has none.
+    pub free: u64,
+}
+
+/// What a version takes on each drive beside its shard: its metadata, a block of the file system.
+const BESIDE: u64 = 4 << 10;
+
+impl Room {
+    /// Of a cluster and what is to be copied. None of a cluster whose drives do not say how much they have.
+    pub fn of(cluster: &ClusterInfo, planned: &[Planned]) -> Option<Room> {
+        let drives = *cluster.drives_per_set.first()? as u64;
+        let data = drives
+            .checked_sub(cluster.parity as u64)
+            .filter(|data| *data > 0)?;
+        let sum = |of: fn(&Planned) -> u64| planned.iter().map(of).sum::<u64>();
+        let bytes = sum(|planned| planned.to_copy.1).saturating_mul(drives) / data;
+        let beside = sum(|planned| planned.to_copy.0).saturating_mul(BESIDE * drives);
+        let least = cluster
+            .drives()
+            .map(|(_, drive)| drive.available_bytes)
+            .min()?;
+        Some(Room {
+            needed: bytes + beside,
+            free: least * cluster.drives().count() as u64,
+        })
+    }
+
+    /// Whether a tenth is left over.
+    pub fn is_enough(self) -> bool {
+        self.needed.saturating_add(self.needed / 10) <= self.free
+    }
 }
 
 impl Sums {
@@ -151,6 +191,37 @@ impl Planned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_for_data_parity_and_metadata_on_the_fullest_drive() {
+        use veza_probe::minio::{Drive, NodeInfo};
+        let drive = |available_bytes| Drive {
+            available_bytes,
+            ..Drive::default()
+        };
+        let cluster = |free: [u64; 2]| ClusterInfo {
+            parity: 1,
+            drives_per_set: vec![2],
+            nodes: vec![NodeInfo {
+                drives: free.map(drive).to_vec(),
+                ..NodeInfo::default()
+            }],
+            ..ClusterInfo::default()
+        };
+        let planned = [Planned {
+            to_copy: (10, 1_000_000),
+            ..Planned::default()
+        }];
+        let room = Room::of(&cluster([5_000_000, 1_200_000]), &planned).unwrap();
+        assert_eq!((room.needed, room.free), (2_081_920, 2_400_000));
+        assert!(room.is_enough());
+        assert!(
+            !Room::of(&cluster([5_000_000, 1_100_000]), &planned)
+                .unwrap()
+                .is_enough()
+        );
+        assert_eq!(Room::of(&ClusterInfo::default(), &planned), None);
+    }
     use crate::targets::walk::Version;
 
     fn entry(key: &str, etags: &[&str]) -> Entry {

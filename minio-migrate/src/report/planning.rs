@@ -7,20 +7,20 @@ use veza_probe::verdict::{Judgement, Verdict};
 use super::{figure, of};
 use crate::baseline::Baseline;
 use crate::cli::Args;
-use crate::observation::planning::Planned;
+use crate::observation::planning::{Planned, Room};
 
 /// The report of a plan, or of why there is none.
 pub fn assemble(
     clock: &Clock,
     args: &Args,
-    (baseline, planned): (&Baseline, &[Planned]),
+    (baseline, planned, room): (&Baseline, &[Planned], Option<Room>),
     ended: Result<(), String>,
     signal: Option<Signal>,
 ) -> Report {
     let sum = |count: fn(&Planned) -> u64| planned.iter().map(count).sum::<u64>() as f64;
     // A cutover lists the source for the last copy, and both side by side for the last comparison.
     let freeze_s = planned.iter().map(|planned| planned.listing_s).sum::<f64>() * 2.0;
-    let judgement = judge(planned, baseline, ended, signal);
+    let judgement = judge((planned, room), baseline, ended, signal);
     let mut report = of(clock, &judgement);
     report.system = args.system();
     report.conditions.clone_from(&baseline.conditions);
@@ -75,6 +75,7 @@ pub fn assemble(
         ),
     ];
     report.figures = figures.into_iter().map(figure).collect();
+    report.notes.push(told(room));
     report.tables = tables(planned);
     report.tables.push(settings(baseline));
     report.tables.retain(|table| !table.rows.is_empty());
@@ -96,7 +97,7 @@ fn settings(baseline: &Baseline) -> Table {
 }
 
 fn judge(
-    planned: &[Planned],
+    (planned, room): (&[Planned], Option<Room>),
     baseline: &Baseline,
     ended: Result<(), String>,
     signal: Option<Signal>,
@@ -124,6 +125,14 @@ fn judge(
         let next = "give these objects other keys at the source, or leave them out with --prefix";
         return Judgement::new(Verdict::Refused, "keys-refused", reason, next);
     }
+    if let Some(Room { needed, free }) = room.filter(|room| !room.is_enough()) {
+        let [needed, free] = [needed, free].map(mib);
+        let reason = format!(
+            "the copy takes {needed:.0} MiB on the target's drives with parity and metadata, and a tenth more is wanted; they have {free:.0} MiB"
+        );
+        let next = "give the target more drives, or copy less with --bucket and --prefix";
+        return Judgement::new(Verdict::Refused, "no-room", reason, next);
+    }
     if let Some(bucket) = baseline
         .buckets
         .iter()
@@ -143,11 +152,27 @@ fn judge(
     let reason = format!(
         "{} versions and marks, {:.1} MiB, are to be copied; {} keys are on the target alike, {} otherwise",
         sum(|planned| planned.to_copy.0),
-        sum(|planned| planned.to_copy.1) as f64 / f64::from(1 << 20),
+        mib(sum(|planned| planned.to_copy.1)),
         sum(|planned| planned.alike),
         sum(|planned| planned.otherwise),
     );
     Judgement::new(Verdict::Planned, "planned", reason, "minio-migrate copy")
+}
+
+/// Whether there is room, for people.
+fn told(room: Option<Room>) -> String {
+    match room {
+        Some(Room { needed, free }) => format!(
+            "with parity and metadata that takes {:.0} of {:.0} MiB that the target's drives have",
+            mib(needed),
+            mib(free)
+        ),
+        None => "the target does not say how much room it has".to_owned(),
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn tables(planned: &[Planned]) -> Vec<Table> {
@@ -243,11 +268,14 @@ mod tests {
             ..Planned::default()
         };
         let came = |planned: &[Planned], baseline: &Baseline, ended| {
-            judge(planned, baseline, ended, None).reason_id
+            judge((planned, None), baseline, ended, None).reason_id
         };
         let good = baseline(true, false);
         assert_eq!(came(&[Planned::default()], &good, Ok(())), "planned");
         assert_eq!(came(&[refused], &good, Ok(())), "keys-refused");
+        let room = |free| Some(Room { needed: 100, free });
+        let tight = |free| judge((&[], room(free)), &good, Ok(()), None).reason_id;
+        assert_eq!([tight(109), tight(110)], ["no-room", "planned"]);
         assert_eq!(came(&[], &good, Err("x".to_owned())), "listing-broken");
         assert_eq!(came(&[], &baseline(false, false), Ok(())), "bucket-unready");
         assert_eq!(came(&[], &baseline(true, true), Ok(())), "bucket-unready");

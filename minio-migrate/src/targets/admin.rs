@@ -20,20 +20,7 @@ pub fn admin(
     certificates: Option<&[u8]>,
     (login, region): (&Login, &str),
 ) -> Result<Admin, String> {
-    // Fails when somebody was here before: then it is done.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .pool_max_idle_per_host(0);
-    if let Some(bytes) = certificates {
-        let all = Certificate::from_pem_bundle(bytes)
-            .map_err(|error| format!("MINIO_CA_FILE: {error}"))?;
-        builder = builder.tls_certs_only(all);
-    }
-    let client = builder
-        .build()
-        .map_err(|error| format!("building the HTTP client: {error}"))?;
+    let client = client(certificates)?;
     let door = |endpoint: &Endpoint| Door {
         name: endpoint.name.clone(),
         base: endpoint.url.clone(),
@@ -45,6 +32,26 @@ pub fn admin(
         login,
         region,
     ))
+}
+
+/// A client that keeps no connections.
+///
+/// # Errors
+/// A sentence for the user.
+pub fn client(certificates: Option<&[u8]>) -> Result<reqwest::Client, String> {
+    // Fails when somebody was here before: then it is done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(0);
+    if let Some(bytes) = certificates {
+        let all = Certificate::from_pem_bundle(bytes)
+            .map_err(|error| format!("MINIO_CA_FILE: {error}"))?;
+        builder = builder.tls_certs_only(all);
+    }
+    let built = builder.build();
+    built.map_err(|error| format!("building the HTTP client: {error}"))
 }
 
 /// The logins of writers, from a file that nobody else may read.

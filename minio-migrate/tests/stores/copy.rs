@@ -232,4 +232,14 @@ async fn a_login_that_may_not_write_is_not_tried_with_every_key() {
     assert_eq!(came_to, came(5, "not-permitted"));
     let tried = target.writes.load(Ordering::Relaxed);
     assert!((20..100).contains(&tried), "{tried}");
+    // One that may write nothing at all is found out before anything is listed.
+    let none = Arc::new(Store {
+        denies_all: true,
+        ..Store::default()
+    });
+    let ends = (ends.0, served(Arc::clone(&none)).await);
+    let own = Kept::new("denied-all");
+    let came_to = ran("copy", &ends, &[&own.flag()]).await;
+    assert_eq!(came_to, came(1, "not-permitted"));
+    assert_eq!(none.writes.load(Ordering::Relaxed), 0);
 }
