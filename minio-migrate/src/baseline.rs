@@ -11,7 +11,7 @@ use veza_probe::report::{Condition, Untouched};
 
 use crate::cli::Args;
 use crate::targets::s3::{Failure, Node, S3, answered};
-use crate::targets::{Targets, refused};
+use crate::targets::{self, Targets, refused};
 
 /// What stands in a message of a setting.
 const SHOWN: usize = 160;
@@ -66,7 +66,8 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
             "look at --bucket, and at the rights of MINIO_SRC_ACCESS_KEY",
         ));
     }
-    let (found, differences) = compared(targets, &wanted, &target).await;
+    let (found, mut differences) = compared(targets, &wanted, &target).await;
+    let quotas = quotas(args, &found).await;
     for bucket in found.iter().filter(|bucket| bucket.on_target) {
         agree(&targets.target, &bucket.name).await?;
     }
@@ -81,11 +82,42 @@ pub async fn measure(args: &Args, targets: &Targets) -> Result<Baseline, Untouch
         condition("target", names(&targets.target)),
     ];
     conditions.extend(clocks);
+    match quotas {
+        Ok(others) => differences.extend(others),
+        Err(words) => conditions.push(condition("quotas", format!("not compared: {words}"))),
+    }
     Ok(Baseline {
         buckets: found,
         differences,
         conditions,
     })
+}
+
+/// Quotas that differ. They are no part of S3: a source that knows none is no reason to stop.
+async fn quotas(args: &Args, buckets: &[Bucket]) -> Result<Vec<(String, String)>, String> {
+    let admins = targets::admins(args, &Clock::start());
+    let (source, target) = admins.map_err(|untouched| untouched.judgement.reason)?;
+    let mut differences = Vec::new();
+    for Bucket { name, .. } in buckets.iter().filter(|bucket| bucket.on_target) {
+        let one = source
+            .quota(name)
+            .await
+            .map_err(|error| error.to_string())?;
+        let told = |bytes: Option<u64>| bytes.map_or("none".to_owned(), |b| format!("{b} B"));
+        let words = match target.quota(name).await {
+            Ok(other) if one.bytes() == other.bytes() => continue,
+            Ok(other) => format!(
+                "quota: {} on the source, {} on the target",
+                told(one.bytes()),
+                told(other.bytes())
+            ),
+            // What there is none of need not be known there.
+            Err(_) if one.bytes().is_none() => continue,
+            Err(error) => format!("quota could not be compared; target: {error}"),
+        };
+        differences.push((name.clone(), words));
+    }
+    Ok(differences)
 }
 
 /// Each bucket that is wanted, and what differs.

@@ -5,6 +5,7 @@ mod reverse;
 
 pub use cutover::recover;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -107,7 +108,11 @@ impl Run<'_> {
         }
         let opened = self.journal();
         let (journal, flow) = match opened {
-            Ok(journal) => (journal.clone(), self.flow(journal)),
+            Ok(journal) => {
+                let expected = Arc::new(self.expected().await);
+                let flow = self.flow(journal.clone());
+                (journal, Flow { expected, ..flow })
+            }
             Err(words) => {
                 let next = "name a file that can be written with --journal";
                 let refused = targets::refused("journal-unusable", words, next);
@@ -127,6 +132,7 @@ impl Run<'_> {
                 flow.bucket(&bucket.name, self.story).await?;
                 if args.copying.bucket_config {
                     todo.extend(buckets::finish(self.targets, bucket).await);
+                    todo.extend(self.same_quota(&bucket.name).await.err());
                 }
             }
             self.remove_gone(&flow).await?;
@@ -151,6 +157,24 @@ impl Run<'_> {
         let mut report = report::copying::assemble(&clock, args, &judgement, seen);
         report.notes.extend(todo);
         report
+    }
+
+    /// Gives the target's bucket the quota of the source's: after the copy, which it might stop.
+    async fn same_quota(&self, bucket: &str) -> Result<(), String> {
+        let Ok((source, target)) = targets::admins(self.args, &self.clock) else {
+            return Ok(());
+        };
+        let words = |error| {
+            format!("{bucket}: the quota could not be set on the target, set it by hand: {error}")
+        };
+        // A source that is no MinIO has none.
+        let Ok(quota) = source.quota(bucket).await else {
+            return Ok(());
+        };
+        match quota.bytes() {
+            None => Ok(()),
+            Some(_) => target.set_quota(bucket, &quota).await.map_err(words),
+        }
     }
 
     /// Removes from the target what went from the source, where that was asked for, and everything else is as it should be.
@@ -280,7 +304,21 @@ impl Run<'_> {
                 overwrite: copying.overwrite,
             }),
             counts: Arc::default(),
+            expected: Arc::default(),
         }
+    }
+
+    /// About how many keys each bucket of the source has, where it counts them and all of them are copied.
+    async fn expected(&self) -> BTreeMap<String, u64> {
+        let source = match targets::admins(self.args, &self.clock) {
+            Ok((source, _)) if self.args.prefix.is_empty() => source,
+            _ => return BTreeMap::new(),
+        };
+        let usage = source.usage().await.unwrap_or_default();
+        let keys = usage
+            .into_iter()
+            .map(|(bucket, usage)| (bucket, usage.keys));
+        keys.collect()
     }
 
     /// Compares everything.

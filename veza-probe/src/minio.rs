@@ -4,6 +4,7 @@
 mod cluster;
 mod users;
 mod requests;
+mod buckets;
 mod heal;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use buckets::{Quota, Usage};
 pub use cluster::{ClusterInfo, Drive, NodeInfo};
 pub use heal::{DriveState, Healed, ObjectHealth};
 pub use requests::UnderWay;

@@ -6,7 +6,7 @@ pub mod lanes;
 pub mod tide;
 mod key;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -99,6 +99,8 @@ pub struct Flow {
     pub rules: Arc<Rules>,
     /// What was done.
     pub counts: Arc<Mutex<Counts>>,
+    /// About how many keys each bucket has, where somebody has counted them.
+    pub expected: Arc<BTreeMap<String, u64>>,
 }
 
 /// Why a bucket was not carried to its end.
@@ -133,6 +135,8 @@ struct Run<'a> {
     denied: u32,
     /// Up to where a run that was ended may have begun keys.
     begun_before: Option<String>,
+    /// When it began, and with how many keys that an earlier run had done.
+    since: (At, u64),
     saved: At,
     told: At,
 }
@@ -170,6 +174,7 @@ impl Flow {
         let mut lanes = Lanes::new(source, target, place, pass.reached.as_ref());
         let now = self.clock.at();
         let begun_before = pass.frontier.clone();
+        let since = (now, pass.keys);
         let mut run = Run {
             flow: self,
             story,
@@ -181,6 +186,7 @@ impl Flow {
             failed: Vec::new(),
             denied: 0,
             begun_before,
+            since,
             saved: now,
             told: now,
         };
@@ -417,6 +423,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn left(&self) -> Option<String> {
+        let (_, shards) = self.flow.rules.shard;
+        let expected = *self.flow.expected.get(self.bucket)? / u64::from(shards.max(1));
+        let (since, before) = self.since;
+        let seconds = self.flow.clock.at().us_since(since) as f64 / 1e6;
+        told_left(expected, (self.pass.keys, before), seconds)
+    }
+
     fn tell(&self) {
         let counts = self.flow.counts().clone();
         let Counts {
@@ -433,13 +447,33 @@ impl Run<'_> {
             0 => String::new(),
             count => format!(", {count} keys in trouble"),
         };
+        let left = self.left().unwrap_or_default();
         self.story.say(&format!(
             "{bucket}: {keys} keys seen, {versions} versions and {mib:.1} MiB copied ({:.0} versions, {:.1} MiB each second), \
-             {at_once} at once{trouble}",
+             {at_once} at once{trouble}{left}",
             versions as f64 / seconds,
             mib / seconds
         ));
     }
+}
+
+/// How far a walk is, and how long the rest takes at the same pace, in words: of about so many keys, after so many of which it began so
+/// many seconds ago.
+fn told_left(expected: u64, (keys, before): (u64, u64), seconds: f64) -> Option<String> {
+    let done = keys.checked_sub(before).filter(|done| *done > 0)?;
+    if expected == 0 {
+        return None;
+    }
+    let left = expected.saturating_sub(keys) as f64 * seconds / done as f64;
+    let percent = (keys as f64 / expected as f64 * 100.0).min(99.0);
+    Some(format!(
+        ", {percent:.0} % of about {expected} keys, {} left",
+        if left < 90.0 {
+            format!("{left:.0} s")
+        } else {
+            format!("{:.0} min", left / 60.0)
+        }
+    ))
 }
 
 /// Whether a key is one of this shard: by a hash of its own, so that nobody has to agree on anything.
@@ -463,6 +497,21 @@ pub fn is_mine(bucket: &str, key: &str, (shard, shards): (u32, u32)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_long_it_takes_is_told_by_the_pace_of_this_run() {
+        let told = |expected, keys, before, seconds| told_left(expected, (keys, before), seconds);
+        let said = Some(", 25 % of about 1000 keys, 30 s left".to_owned());
+        assert_eq!(told(1000, 250, 0, 10.0), said);
+        // What an earlier run had done was not done in these seconds.
+        let said = Some(", 50 % of about 1000 keys, 8 min left".to_owned());
+        assert_eq!(told(1000, 500, 400, 100.0), said);
+        // There are more than were counted.
+        let said = Some(", 99 % of about 1000 keys, 0 s left".to_owned());
+        assert_eq!(told(1000, 1200, 0, 10.0), said);
+        assert_eq!(told(1000, 400, 400, 10.0), None);
+        assert_eq!(told(0, 400, 0, 10.0), None);
+    }
 
     #[test]
     fn every_key_is_in_one_shard() {

@@ -296,3 +296,33 @@ async fn writes_under_way_are_those_of_every_node_that_are_no_reads() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn usage_and_quotas_are_read_and_set() {
+    const USAGE: &str = r#"{"objectsCount":3,"bucketsUsageInfo":{"b":{"size":30,"objectsCount":3,"versionsCount":5}}}"#;
+    const QUOTA: &str = r#"{"quota":0,"size":1000,"rate":0,"requests":0,"quotatype":"hard"}"#;
+    let (url, heard) = node(vec![(200, USAGE), (200, QUOTA), (200, "")]).await;
+    let admin = admin(vec![door("a", url)]);
+    let usage = admin.usage().await.unwrap();
+    assert_eq!(usage["b"], Usage { bytes: 30, keys: 3 });
+    let quota = admin.quota("b").await.unwrap();
+    assert_eq!(quota.bytes(), Some(1000));
+    assert_eq!(Quota::default().bytes(), None);
+    admin.set_quota("c", &quota).await.unwrap();
+    let heard = heard.lock().unwrap();
+    assert!(
+        heard[1].starts_with("GET /minio/admin/v3/get-bucket-quota?bucket=b "),
+        "{}",
+        heard[1]
+    );
+    assert!(
+        heard[2].starts_with("PUT /minio/admin/v3/set-bucket-quota?bucket=c "),
+        "{}",
+        heard[2]
+    );
+    assert!(
+        heard[2].ends_with(r#"{"quota":1000,"size":1000,"quotatype":"hard"}"#),
+        "{}",
+        heard[2]
+    );
+}

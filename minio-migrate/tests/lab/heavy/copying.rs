@@ -27,6 +27,7 @@ mc cp --attr 'Cache-Control=max-age=9;Content-Language=fr;X-Amz-Meta-Artist=Édi
 mc cp one veza/golden/held; mc legalhold set veza/golden/held
 mc cp one veza/golden/kept; mc retention set governance 2d veza/golden/kept
 mc tag set veza/golden team=music; mc ilm rule add --noncurrent-expire-days 30 veza/golden; mc anonymous set download veza/golden/public
+mc quota set veza/golden --size 10GiB
 mc retention set --default governance 30d veza/golden
 "#;
 
