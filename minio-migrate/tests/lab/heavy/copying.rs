@@ -297,3 +297,55 @@ async fn until_open(journal: &Path) -> String {
     }
     panic!("nobody opened {}", journal.display());
 }
+
+/// A file system that only this shell and its children see, too small for a journal; later it has room.
+const TOO_SMALL: &str = r#"
+mkdir -p "$1"; mount -t tmpfs -o size="$3" none "$1" || exit 99
+"$2" copy --bucket many --journal "$1/journal.sqlite"; echo "ended with $?"; ls -l "$1"
+mount -o remount,size=50m "$1"
+"$2" copy --bucket many --journal "$1/journal.sqlite"; echo "ended with $?"
+"#;
+
+#[tokio::test]
+#[ignore = "needs the lab"]
+async fn a_journal_on_a_disk_that_fills_up_loses_nothing() {
+    let lab = Lab::many("disk").await;
+    let folder = lab.0.folder.join("small");
+    let mut command = Command::new("unshare");
+    command.args([
+        "--map-root-user",
+        "--mount",
+        "bash",
+        "-c",
+        TOO_SMALL,
+        "small",
+    ]);
+    command.arg(&folder);
+    command.args([env!("CARGO_BIN_EXE_minio-migrate"), "200k"]);
+    command.env("VEZA_STATE_DIR", lab.0.state());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (first, second) = said.split_once("ended with 5\n").expect(&complained);
+    assert!(
+        first.starts_with("INCONCLUSIVE journal-unwritable"),
+        "{said}"
+    );
+    assert!(first.contains("full"), "{said}");
+    let copied = |text: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.contains("versions that were copied"));
+        let words = line.and_then(|line| line.split_whitespace().nth(1));
+        words
+            .and_then(|word| word.parse::<f64>().ok())
+            .expect(&said)
+    };
+    let begun = copied(first);
+    assert!(begun > 0.0 && begun < MANY_VERSIONS, "{said}");
+    assert!(
+        second.contains("PASS copied") && second.ends_with("ended with 0\n"),
+        "{said}"
+    );
+    lab.is_whole();
+}
