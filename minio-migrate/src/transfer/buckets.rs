@@ -25,19 +25,7 @@ pub async fn prepare(targets: &Targets, bucket: &Bucket) -> Result<ToDo, Failure
             .source
             .ask(|client| answered(client.get_object_lock_configuration().bucket(name).send()));
         let is_locked = asked.await.is_ok();
-        let made = target.ask(|client| {
-            let request = client.create_bucket().bucket(name);
-            answered(
-                request
-                    .set_object_lock_enabled_for_bucket(is_locked.then_some(true))
-                    .send(),
-            )
-        });
-        match made.await {
-            // A try whose answer came too late to be one.
-            Err(failure) if failure.word.as_deref() == Some("BucketAlreadyOwnedByYou") => {}
-            made => drop(made?),
-        }
+        made(target, name, is_locked).await?;
     }
     if versioning(&targets.source, name).await?.is_some() {
         // Also where the source has suspended it by now: what it has of versions needs it.
@@ -56,6 +44,51 @@ pub async fn prepare(targets: &Targets, bucket: &Bucket) -> Result<ToDo, Failure
     set("the policy", policy(targets, name).await);
     set("CORS", cors(targets, name).await);
     Ok(todo)
+}
+
+/// How often a bucket is made that comes without its lock, and how often its nodes are asked for it.
+const MAKES: usize = 5;
+const ASKS: usize = 10;
+
+/// Makes a bucket. MinIO that breaks off in the middle of that (nodes that have just been started) leaves it without the lock, which can't
+/// be added; what is as new as that is empty, and is made again.
+async fn made(target: &S3, name: &str, is_locked: bool) -> Result<(), Failure> {
+    for _ in 0..MAKES {
+        let made = target.ask(|client| {
+            let request = client.create_bucket().bucket(name);
+            let lock = is_locked.then_some(true);
+            answered(request.set_object_lock_enabled_for_bucket(lock).send())
+        });
+        match made.await {
+            // A try whose answer came too late to be one.
+            Err(failure) if failure.word.as_deref() == Some("BucketAlreadyOwnedByYou") => {}
+            made => drop(made?),
+        }
+        if !is_locked || locked(target, name).await {
+            return Ok(());
+        }
+        let removed = target.ask(|client| answered(client.delete_bucket().bucket(name).send()));
+        removed.await?;
+    }
+    Err(Failure::silent(
+        "it was made five times, each time without object lock",
+    ))
+}
+
+/// Whether every node says that a bucket locks objects.
+async fn locked(target: &S3, name: &str) -> bool {
+    for _ in 0..ASKS {
+        let mut is_everywhere = true;
+        for node in target.each() {
+            let asked = node.client.get_object_lock_configuration().bucket(name);
+            is_everywhere &= answered(asked.send()).await.is_ok();
+        }
+        if is_everywhere {
+            return true;
+        }
+        clock::sleep(PAUSE).await;
+    }
+    false
 }
 
 /// After objects were copied: default retention (it would lock objects that have none), lifecycle (it would expire what is just being
