@@ -176,7 +176,6 @@ async fn a_writer_writes_until_it_is_frozen_and_go_loses_nothing_of_it() {
     let ran = cut.run(None, &ACCEPTED);
     ran.came_to(0, "pass", "go");
     ran.says("GO: ");
-    ran.says("waiting for writes");
     cut.0
         .mc(
             "minio-1",
