@@ -132,10 +132,15 @@ impl S3 {
             .build()
             .map_err(|error| format!("MINIO_CA_FILE: {error}"))?;
         let node = |endpoint: &Endpoint| {
-            let http = aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .tls_context(context.clone())
-                .build_https();
+            let http = aws_smithy_http_client::Builder::new();
+            // Reading all certificates of the system takes as long as a thousand objects: not where none is looked at.
+            let http = match endpoint.url.starts_with("https://") {
+                true => http
+                    .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                    .tls_context(context.clone())
+                    .build_https(),
+                false => http.build_http(),
+            };
             let (access, secret) = (login.access.expose(), login.secret.expose());
             let config = Builder::new()
                 .behavior_version(BehaviorVersion::v2026_01_12())

@@ -6,7 +6,7 @@ use veza_probe::clock::At;
 const LOOK_US: i64 = 1_000_000;
 
 /// With how many it begins.
-const FIRST: usize = 8;
+const FIRST: usize = 32;
 
 /// What an object costs beside its bytes, as bytes: so that many small ones count as work.
 const OBJECT_BYTES: u64 = 64 * 1024;
