@@ -239,11 +239,10 @@ impl Cut<'_> {
 
     /// Why nobody could tell in the freeze whether the source still serves writes.
     async fn untold(&self) -> Option<String> {
-        let is_asked = !self.writers.is_empty() && !self.run.args.cutting.accept_unfrozen;
-        let asked = match is_asked {
-            true => self.source.writes_under_way().await,
-            false => return None,
-        };
+        if self.writers.is_empty() || self.run.args.cutting.accept_unfrozen {
+            return None;
+        }
+        let asked = self.source.writes_under_way().await;
         let words = |error| {
             format!(
                 "whether the source still serves writes can't be told: {error}; --accept-unfrozen does without"
@@ -389,8 +388,7 @@ impl Cut<'_> {
         self.last(began).await
     }
 
-    /// Waits until the source serves no write any more: one that was let in before its writer was frozen is served to its end, and its
-    /// client is told that it is done.
+    /// Waits until the source has served every write that was let in before its writer was frozen.
     async fn served(&mut self) {
         let mut told = String::new();
         loop {
