@@ -282,9 +282,12 @@ pub fn detectable(shape: &Shape) -> Duration {
     shape.spacing() + shape.limit()
 }
 
-/// When the service was back: after the last failure among the samples due at or after `since`, all
-/// samples due in a stretch of at least `settle` succeeded; the moment is the end of the first
-/// success of that stretch. None while that is not so, and always when there are no samples.
+/// When the service was back: after the last failure among the samples due at or after `since`, the
+/// first answer came, and whatever was due until at least `settle` after it succeeded; the moment is
+/// that answer. None while that is not so, and always when there are no samples.
+///
+/// Counted from the answer, not from when it was due: what waited for the whole outage and got its
+/// answer then shows a service that has only just come back.
 ///
 /// `samples` are all that are finished, from the first on. One that is still in flight ends the
 /// stretch just before it: it may yet fail. When no sample failed at all, the moment is the end of
@@ -303,28 +306,30 @@ pub fn service_back(samples: &[Sample], since: At, settle: Duration) -> Option<A
         return None;
     }
     let unbroken = stretch.chunk_by(|a, b| b.number == a.number + 1).next()?;
+    let back = unbroken.iter().map(|sample| sample.end).min()?;
     let last = unbroken.last()?;
-    if last.due.us_since(first.due) < micros(settle) {
-        return None;
-    }
-    unbroken.iter().map(|sample| sample.end).min()
+    (last.due.us_since(back) >= micros(settle)).then_some(back)
 }
 
 /// When service was back for the first time after `since`: the due moment of the first of samples that went on
-/// succeeding for at least `settle`, after failures where there were any. What fails after it is another outage.
+/// succeeding until at least `settle` after the first answer among them, after failures where there were any. What
+/// fails after it is another outage.
 pub fn first_back(samples: &[Sample], since: At, settle: Duration) -> Option<At> {
     let samples = by_due(samples);
     let after = samples.partition_point(|s| s.due < since);
-    let mut begin: Option<At> = None;
+    let mut stretch: Option<(At, At)> = None;
     let failed_at_all = samples.iter().skip(after).any(|s| !s.is_success());
     let mut failed = !failed_at_all;
     for sample in samples.iter().skip(after) {
         if !sample.is_success() {
-            (begin, failed) = (None, true);
+            (stretch, failed) = (None, true);
             continue;
         }
-        let first = *begin.get_or_insert(sample.due);
-        if failed && sample.due.us_since(first) >= micros(settle) {
+        let (first, answer) = stretch.map_or((sample.due, sample.end), |(first, answer)| {
+            (first, answer.min(sample.end))
+        });
+        stretch = Some((first, answer));
+        if failed && sample.due.us_since(answer) >= micros(settle) {
             return Some(first);
         }
     }

@@ -194,12 +194,18 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<(String, Vec<Row>)>, String> {
         self.with(|connection| {
-            let sql = "SELECT key FROM version WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) AND key >= ?2 \
-                       AND (?3 IS NULL OR key > ?3) GROUP BY key ORDER BY key LIMIT ?4";
-            let mut keys = connection.prepare_cached(sql)?;
-            let keys = keys.query_map(params![bucket, prefix, behind, limit], |row| {
-                row.get::<_, String>(0)
-            })?;
+            // Behind a key is behind its prefix, too. One bound, so that the index is entered at it: with two, every page is
+            // counted from the prefix again, and a million keys took 3.9 times as long for each as ten thousand.
+            let (bound, from) = match behind {
+                Some(behind) if behind >= prefix => (">", behind),
+                _ => (">=", prefix),
+            };
+            let sql = format!(
+                "SELECT key FROM version WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) AND key {bound} ?2 \
+                 GROUP BY key ORDER BY key LIMIT ?3"
+            );
+            let mut keys = connection.prepare_cached(&sql)?;
+            let keys = keys.query_map(params![bucket, from, limit], |row| row.get::<_, String>(0))?;
             let mut page = Vec::new();
             for key in keys {
                 let key = key?;

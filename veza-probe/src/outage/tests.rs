@@ -226,19 +226,37 @@ fn an_interval_shows_rounded_outwards() {
 #[test]
 fn service_is_back_after_a_settled_stretch() {
     let back = |text, settle| service_back(&drawn(text), At(0), ms(settle));
-    assert_eq!(back("..xx....", 60), Some(At(81 * MS)));
-    assert_eq!(back("..xx....", 61), None);
+    // An answer takes 1 ms, and the settle time begins with it.
+    assert_eq!(back("..xx....", 59), Some(At(81 * MS)));
+    assert_eq!(back("..xx....", 60), None);
     assert_eq!(back("..xx....x", 0), None);
-    assert_eq!(back("..xx..x...", 40), Some(At(141 * MS)));
-    assert_eq!(back(".....", 80), Some(At(MS)));
+    assert_eq!(back("..xx..x...", 39), Some(At(141 * MS)));
+    assert_eq!(back(".....", 79), Some(At(MS)));
     assert_eq!(back("xxx", 0), None);
-    assert_eq!(back("xx.", 0), Some(At(41 * MS)));
+    assert_eq!(back("xx..", 0), Some(At(41 * MS)));
     // Failures due before `since` are another story.
     let since = At(41 * MS);
     assert_eq!(
-        service_back(&drawn(".xx..."), since, ms(40)),
+        service_back(&drawn(".xx..."), since, ms(39)),
         Some(At(61 * MS))
     );
+}
+
+#[test]
+fn what_waited_for_the_outage_to_end_settles_nothing() {
+    // Due at 60 to 120 ms, all of them answered at 130 ms: service is back since then.
+    let mut samples = drawn("..x.............");
+    for sample in &mut samples[3..7] {
+        sample.end = At(130 * MS);
+    }
+    let back = |samples: &[Sample]| service_back(samples, At(0), ms(100));
+    assert_eq!(back(&samples[..12]), None);
+    assert_eq!(back(&samples), Some(At(130 * MS)));
+    assert_eq!(first_back(&samples[..12], At(0), ms(100)), None);
+    assert_eq!(first_back(&samples, At(0), ms(100)), Some(At(60 * MS)));
+    // One that fails just after the first answers belongs to the same outage.
+    samples[8] = sample(8, 1, false);
+    assert_eq!(first_back(&samples, At(0), ms(100)), Some(At(180 * MS)));
 }
 
 #[test]
@@ -259,7 +277,7 @@ fn what_is_in_flight_is_not_yet_a_success() {
     let without = |text: &str, missing: u64| {
         let mut samples = drawn(text);
         samples.retain(|sample| sample.number != missing);
-        service_back(&samples, At(0), ms(60))
+        service_back(&samples, At(0), ms(59))
     };
     assert_eq!(without("..xx....", 4), None, "just after the last failure");
     assert_eq!(without("..xx.......", 6), None, "in the stretch, too early");
@@ -276,7 +294,7 @@ fn service_back_and_outages_agree_on_the_end() {
     // The first by due time waited; the second was served first.
     let mut samples = drawn(".xx.....");
     samples[3].end = At(130 * MS);
-    let back = service_back(&samples, At(0), ms(80));
+    let back = service_back(&samples, At(0), ms(59));
     assert_eq!(back, Some(At(81 * MS)));
     assert_eq!(back, outages(&samples)[0].ended_by);
 }
@@ -351,8 +369,8 @@ fn the_longest_outage_counts_and_flapping_is_one() {
 
 #[test]
 fn service_is_back_for_the_first_time_after_the_failures() {
-    let back = |text: &str| first_back(&drawn(text), At(40 * MS), ms(60)).map(|at| at.0 / MS);
-    // Due 40 ms and later counts; four successes in a row span 60 ms.
+    let back = |text: &str| first_back(&drawn(text), At(40 * MS), ms(59)).map(|at| at.0 / MS);
+    // Due 40 ms and later counts; the fourth of four in a row is due 59 ms after the answer to the first.
     assert_eq!(back("..xxx......"), Some(100));
     assert_eq!(back("......"), Some(40), "nothing failed");
     assert_eq!(back("..xxx..x...."), Some(160), "it went again too soon");

@@ -84,6 +84,7 @@ async fn what_was_saved_is_there_again_and_what_was_not_is_not() {
         [key("a", 2), key("a/b", 1), key("b%", 1), key("é", 1)]
     );
     assert_eq!(keys(Some("a"), "a"), [key("a/b", 1)]);
+    assert_eq!(keys(Some("a"), "b"), [key("b%", 1)]);
     assert_eq!(again.of_key("b", "a").unwrap(), [row(1), row(2)]);
     assert_eq!(
         again.losses(9).unwrap(),
