@@ -89,7 +89,14 @@ impl Run<'_> {
             baseline: &baseline,
             ..*self
         };
-        let mut report = run.verify(stop).await;
+        let (mut report, seen) = run.compare_all(stop).await;
+        let steps = seen.filter(|_| report.exit_code == 0);
+        if let Some((next, steps)) =
+            steps.and_then(|seen| report::rollout::steps(self.args, &baseline, &seen))
+        {
+            report.next = next;
+            report.tables.push(steps);
+        }
         report
             .figures
             .extend(copied.figures.into_iter().map(|figure| Figure {
@@ -323,18 +330,26 @@ impl Run<'_> {
 
     /// Compares everything.
     pub async fn verify(&self, stop: &mut Stop) -> Report {
+        self.compare_all(stop).await.0
+    }
+
+    /// The same, with what was seen; none where nothing was compared.
+    async fn compare_all(&self, stop: &mut Stop) -> (Report, Option<Seen>) {
         let (args, clock) = (self.args, self.clock);
         let journal = match self.known() {
             Ok(journal) => journal,
             Err(words) => {
                 let next = "name the journal of this copy with --journal";
                 let refused = targets::refused("journal-unusable", words, next);
-                return report::untouched(&clock, args, refused);
+                return (report::untouched(&clock, args, refused), None);
             }
         };
         let book = match Watch::book(args) {
             Ok(book) => book,
-            Err(words) => return report::untouched(&clock, args, cli::usage(words).into()),
+            Err(words) => {
+                let refused = cli::usage(words).into();
+                return (report::untouched(&clock, args, refused), None);
+            }
         };
         let watch = self.watch(&book, journal.as_ref(), false);
         let stopped = tokio::select! {
@@ -352,7 +367,8 @@ impl Run<'_> {
         };
         let gates = verdict::gates(&seen, &promises);
         let judgement = verdict::judge(&seen, &gates, &promises, stopped);
-        report::assemble(&clock, args, &judgement, (self.baseline, &seen, gates))
+        let report = report::assemble(&clock, args, &judgement, (self.baseline, &seen, gates));
+        (report, Some(seen))
     }
 
     fn watch(&self, book: &Book, journal: Option<&Journal>, is_delta: bool) -> Watch<'_> {

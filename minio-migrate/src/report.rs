@@ -4,6 +4,7 @@ pub mod copying;
 pub mod planning;
 pub mod status;
 pub mod cutover;
+pub mod rollout;
 
 use veza_probe::clock::Clock;
 use veza_probe::report::{Figure, GateOff, Report, Table, Untouched};

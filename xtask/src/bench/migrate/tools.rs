@@ -143,7 +143,14 @@ impl Toolbox {
             }),
             Tool::S3sync => self.s3sync.as_ref().map(|s3sync| {
                 let url = format!("s3://{bucket}");
-                let s3sync = Command::new(s3sync).args(["--worker-size", AT_ONCE, &url, &url]);
+                // Otherwise it makes parts of its own size, and ends with an error since the ETags differ.
+                let s3sync = Command::new(s3sync).args([
+                    "--worker-size",
+                    AT_ONCE,
+                    "--auto-chunksize",
+                    &url,
+                    &url,
+                ]);
                 side(side(s3sync, "SOURCE", &source), "TARGET", &target)
             }),
             Tool::Limit => None,
