@@ -14,6 +14,10 @@ use veza_probe::verdict::{Judgement, Verdict};
 /// The check's name: in reports and as a program.
 pub const CHECK: &str = "minio-migrate";
 
+/// How many versions are worth a listing of their own, ten pages, and how many listings a store has at the same time from one run.
+const WORTH_A_LISTING: u64 = 10_000;
+const MOST_LISTINGS: u64 = 4;
+
 /// The exit codes, for the end of `--help`.
 const EXIT_CODES: &str = "Exit codes:
   0    pass: GO, copied, the same, or in step, as the word has it (also: --help, --version, --recover)
@@ -146,6 +150,11 @@ pub struct Args {
     #[arg(long, env = "MINIO_MIGRATE_WORKERS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: Option<u16>,
 
+    /// Into how many ranges of keys a bucket is divided that are listed at the same time: by what the journal knows, or by folders. Without
+    /// this one for every 10,000 versions, and at most 4. A first copy lists in one piece: it takes longer than its listing.
+    #[arg(long, env = "MINIO_MIGRATE_LISTINGS", value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=64))]
+    listings: Option<u8>,
+
     /// Gate unexpected is not judged.
     #[arg(long, env = "MINIO_MIGRATE_ALLOW_UNEXPECTED")]
     pub allow_unexpected: bool,
@@ -169,6 +178,18 @@ pub struct Args {
     /// Where the result goes.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Into how many ranges a bucket is divided; none: as many as are worth it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listings(Option<u8>);
+
+impl Listings {
+    /// For so many versions; none: nobody has counted them.
+    pub fn of(self, versions: Option<u64>) -> u64 {
+        let usual = versions.map_or(MOST_LISTINGS, |versions| versions / WORTH_A_LISTING);
+        self.0.map_or(usual.clamp(1, MOST_LISTINGS), u64::from)
+    }
 }
 
 /// What is done.
@@ -332,6 +353,11 @@ impl Args {
         self.buckets.is_empty() || self.buckets.iter().any(|pattern| fits(pattern, bucket))
     }
 
+    /// Into how many ranges a bucket is divided.
+    pub fn listings(&self) -> Listings {
+        Listings(self.listings)
+    }
+
     /// How many objects may be under way, or what is usual.
     pub fn at_once(&self, usual: u16) -> usize {
         usize::from(self.workers.unwrap_or(usual))
@@ -417,6 +443,18 @@ mod tests {
             assert!(words.contains(flag), "{flag}={value}: {words}");
             assert!(!words.contains("hunter2"), "{words}");
         }
+    }
+
+    #[test]
+    fn large_buckets_are_listed_in_ranges() {
+        let usual = |versions| Listings(None).of(versions);
+        assert_eq!(
+            [0, 19_999, 20_000, 1 << 40].map(|count| usual(Some(count))),
+            [1, 1, 2, 4]
+        );
+        assert_eq!(usual(None), 4);
+        assert_eq!(Listings(Some(3)).of(Some(5)), 3);
+        assert!(refused(&["--listings=0"]).contains("--listings"));
     }
 
     #[test]

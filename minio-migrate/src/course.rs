@@ -308,6 +308,7 @@ impl Run<'_> {
                 prefix: args.prefix.clone(),
                 shard: (copying.shard.0, copying.shard.1),
                 most: args.at_once(64),
+                listings: args.listings(),
                 overwrite: copying.overwrite,
             }),
             counts: Arc::default(),

@@ -6,10 +6,12 @@ pub mod planning;
 pub mod fitness;
 pub mod uploads;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use veza_probe::clock::{At, Clock};
@@ -18,6 +20,7 @@ use veza_probe::story::Story;
 use crate::baseline::Baseline;
 use crate::cli::Args;
 use crate::targets::Targets;
+use crate::targets::ranges::{self, Range};
 use crate::targets::s3::Failure;
 use crate::targets::walk::{Entry, Walk};
 use crate::transfer::flow::is_mine;
@@ -105,14 +108,36 @@ impl Watch<'_> {
         });
     }
 
-    async fn bucket(&self, bucket: &str, on_target: bool) -> Result<(), Failure> {
+    /// The ranges of a bucket that are listed at the same time.
+    async fn ranges(&self, bucket: &str) -> Result<Vec<Range>, Failure> {
+        let (prefix, listings) = (self.args.prefix.as_str(), self.args.listings());
+        let bounds = match &self.noted {
+            Some(noted) => {
+                let count = |versions| listings.of(Some(versions));
+                let bounds = noted.journal.bounds(bucket, (prefix, None), count);
+                bounds.map_err(Failure::silent)?
+            }
+            None => {
+                let count = listings.of(None) as usize;
+                ranges::by_folder(&self.targets.source, bucket, prefix, count).await
+            }
+        };
+        Ok(Range::between(None, bounds))
+    }
+
+    /// Both walks through a range.
+    fn pair(&self, bucket: &str, on_target: bool, range: &Range) -> Pair {
         let args = self.args;
-        let walk = |store| Walk::new(store, bucket, &args.prefix, args.versions);
-        let mut pair = Pair {
+        let walk = |store| Walk::new(store, bucket, &args.prefix, args.versions).within(range);
+        Pair {
             source: walk(&self.targets.source),
             target: on_target.then(|| walk(&self.targets.target)),
             heads: (None, None),
-        };
+        }
+    }
+
+    async fn bucket(&self, bucket: &str, on_target: bool) -> Result<(), Failure> {
+        let args = self.args;
         let comparer = Comparer {
             source: self.targets.source.clone(),
             target: self.targets.target.clone(),
@@ -121,15 +146,30 @@ impl Watch<'_> {
             journal: self.noted.clone(),
         };
         let places = Arc::new(Semaphore::new(args.at_once(16)));
+        let told = Cell::new(self.clock.at());
+        let ranges = self.ranges(bucket).await?;
+        let compared = ranges.iter().map(|range| {
+            let pair = self.pair(bucket, on_target, range);
+            self.range(bucket, pair, (&comparer, &places, &told))
+        });
+        join_all(compared).await.into_iter().collect()
+    }
+
+    /// Compares the keys of a range. What was begun is ended, also where a listing breaks off.
+    async fn range(
+        &self,
+        bucket: &str,
+        mut pair: Pair,
+        (comparer, places, told): (&Comparer, &Arc<Semaphore>, &Cell<At>),
+    ) -> Result<(), Failure> {
         let mut under_way = JoinSet::new();
-        let mut told = self.clock.at();
         let walked = loop {
             let step = match pair.next().await {
                 Ok(Some(step)) => step,
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
-            let shard = args.copying.shard;
+            let shard = self.args.copying.shard;
             if !is_mine(bucket, step.key(), (shard.0, shard.1)) {
                 continue;
             }
@@ -138,7 +178,7 @@ impl Watch<'_> {
                 Step::Target(entry) => comparer.only(Kind::Unexpected, bucket, &entry),
                 Step::Both(one, other) => {
                     // Never closed.
-                    let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    let Ok(place) = Arc::clone(places).acquire_owned().await else {
                         break Ok(());
                     };
                     let (comparer, bucket) = (comparer.clone(), bucket.to_owned());
@@ -151,11 +191,11 @@ impl Watch<'_> {
             while let Some(ended) = under_way.try_join_next() {
                 self.ended(bucket, ended);
             }
-            told = self.tell(told, bucket);
+            self.tell(told, bucket);
         };
         while let Some(ended) = under_way.join_next().await {
             self.ended(bucket, ended);
-            told = self.tell(told, bucket);
+            self.tell(told, bucket);
         }
         walked
     }
@@ -169,9 +209,9 @@ impl Watch<'_> {
     }
 
     /// Tells how far it is, now and then.
-    fn tell(&self, told: At, bucket: &str) -> At {
-        if self.clock.at() < told.plus(TELL_EVERY) {
-            return told;
+    fn tell(&self, told: &Cell<At>, bucket: &str) {
+        if self.clock.at() < told.get().plus(TELL_EVERY) {
+            return;
         }
         let Seen {
             keys,
@@ -184,7 +224,7 @@ impl Watch<'_> {
         self.story.say(&format!(
             "comparing {bucket}: {keys} keys, {mib} MiB read on each side, {amiss} amiss"
         ));
-        self.clock.at()
+        told.set(self.clock.at());
     }
 }
 

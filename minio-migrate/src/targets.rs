@@ -3,6 +3,7 @@
 pub mod s3;
 pub mod keys;
 pub mod admin;
+pub mod ranges;
 pub mod walk;
 
 use veza_probe::clock::Clock;

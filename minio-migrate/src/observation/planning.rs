@@ -1,13 +1,15 @@
 //! What a copy would have to do: both stores are listed, and nothing is read or written.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
+use futures_util::future::try_join_all;
 use veza_probe::minio::ClusterInfo;
 
-use super::{Pair, Step, Watch};
+use super::{Step, Watch};
 use crate::targets::keys;
 use crate::targets::s3::Failure;
-use crate::targets::walk::{Entry, Walk};
+use crate::targets::walk::Entry;
 use crate::transfer::flow::is_mine;
 
 /// The borders of the sizes that are counted apart, in bytes: what MinIO keeps beside its metadata, one part, what is held while it is sent.
@@ -115,24 +117,25 @@ impl Watch<'_> {
     /// # Errors
     /// [`Failure`] when a listing broke off.
     pub async fn planned(&self, bucket: &str, on_target: bool) -> Result<Planned, Failure> {
-        let args = self.args;
-        let walk = |store| Walk::new(store, bucket, &args.prefix, args.versions);
-        let mut pair = Pair {
-            source: walk(&self.targets.source),
-            target: on_target.then(|| walk(&self.targets.target)),
-            heads: (None, None),
-        };
         let began = self.clock.at();
-        let mut planned = Planned {
+        let planned = Mutex::new(Planned {
             bucket: bucket.to_owned(),
             ..Planned::default()
-        };
-        let shard = args.copying.shard;
-        while let Some(step) = pair.next().await? {
-            if is_mine(bucket, step.key(), (shard.0, shard.1)) {
-                planned.take(&step);
+        });
+        let shard = self.args.copying.shard;
+        let ranges = self.ranges(bucket).await?;
+        let listed = ranges.iter().map(async |range| {
+            let mut pair = self.pair(bucket, on_target, range);
+            while let Some(step) = pair.next().await? {
+                if is_mine(bucket, step.key(), (shard.0, shard.1)) {
+                    let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
+                    planned.take(&step);
+                }
             }
-        }
+            Ok::<_, Failure>(())
+        });
+        try_join_all(listed).await?;
+        let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         planned.listing_s = self.clock.at().us_since(began) as f64 / 1e6;
         Ok(planned)
     }

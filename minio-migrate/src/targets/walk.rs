@@ -7,6 +7,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
+use super::ranges::Range;
 use super::s3::{Failure, S3, answered};
 use crate::cli::Versions;
 
@@ -83,6 +84,8 @@ pub struct Walk {
     page: BTreeMap<String, Entry>,
     /// The last key that was handed out.
     last: Option<String>,
+    /// The last key that is wanted; none: to the end.
+    until: Option<String>,
 }
 
 /// Where a page begins.
@@ -110,13 +113,15 @@ impl Walk {
             next: Some(Marker::default()),
             page: BTreeMap::new(),
             last: None,
+            until: None,
         }
     }
 
-    /// A walk through the keys behind one.
+    /// A walk through the keys of a range.
     #[must_use]
-    pub fn behind(mut self, key: Option<String>) -> Walk {
-        if let Some(key) = key {
+    pub fn within(mut self, range: &Range) -> Walk {
+        self.until.clone_from(&range.until);
+        if let Some(key) = range.behind.clone() {
             self.next = Some(Marker {
                 key: Some(key.clone()),
                 ..Marker::default()
@@ -141,6 +146,7 @@ impl Walk {
             };
             self.take(page)?;
             self.next = next;
+            self.leave_beyond();
         }
         let first = self.page.pop_first();
         Ok(first.map(|(key, mut entry)| {
@@ -148,6 +154,17 @@ impl Walk {
             entry.sort();
             entry
         }))
+    }
+
+    /// What is behind the range is another walk's.
+    fn leave_beyond(&mut self) {
+        if let Some(until) = &self.until {
+            let before = self.page.len();
+            self.page.retain(|key, _| key <= until);
+            if self.page.len() < before {
+                self.next = None;
+            }
+        }
     }
 
     fn take(&mut self, page: Page) -> Result<(), Failure> {
@@ -290,7 +307,7 @@ fn millis(time: Option<DateTime>) -> i64 {
 }
 
 /// A key as it is: in a listing of `encoding-type=url` it is a form's value, with `+` for a blank.
-fn decoded(text: &str, is_encoded: bool) -> String {
+pub fn decoded(text: &str, is_encoded: bool) -> String {
     if !is_encoded {
         return text.to_owned();
     }

@@ -4,9 +4,10 @@
 pub mod todo;
 pub mod lanes;
 pub mod tide;
+mod tracks;
 mod key;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,13 @@ use super::journal::Journal;
 use super::journal::rows::Pass;
 use super::object::Carrier;
 use super::pace::Rates;
-use crate::cli::Versions;
+use crate::cli::{Listings, Versions};
+use crate::targets::ranges::Range;
 use crate::targets::walk::Walk;
 use key::{Job, Outcome, Wall, Work};
 use lanes::{Broken, Key, Lanes};
 use tide::Tide;
+use tracks::Tracks;
 
 /// How long what was copied may be in no file on disk.
 const SAVE_EVERY: Duration = Duration::from_millis(250);
@@ -80,6 +83,8 @@ pub struct Rules {
     pub shard: (u32, u32),
     /// How many objects may be under way at most.
     pub most: usize,
+    /// Into how many ranges a bucket of so many versions is divided that are listed at the same time.
+    pub listings: Listings,
     /// Whether what others wrote on the target is written over.
     pub overwrite: bool,
 }
@@ -128,8 +133,7 @@ struct Run<'a> {
     pass: Pass,
     tide: Tide,
     running: JoinSet<Outcome>,
-    /// Keys that were begun, in their order, and whether they are done.
-    begun: VecDeque<(String, bool)>,
+    tracks: Tracks,
     failed: Vec<String>,
     /// Keys in a row that were refused to a login.
     denied: u32,
@@ -166,15 +170,19 @@ impl Flow {
         if pass.frontier > pass.reached {
             clock::sleep(ARRIVES).await;
         }
+        let ranges = self.ranges(bucket, &pass).map_err(Stopped::Journal)?;
         let walk = |store| Walk::new(store, bucket, &rules.prefix, rules.versions);
         // Later passes ask the target only about what they are about to write.
-        let target = pass.is_first.then(|| walk(&self.carrier.target));
+        let walks = || {
+            let target = pass.is_first.then(|| walk(&self.carrier.target));
+            (walk(&self.carrier.source), target)
+        };
         let place = (&self.journal, bucket, rules.prefix.as_str());
-        let source = walk(&self.carrier.source);
-        let mut lanes = Lanes::new(source, target, place, pass.reached.as_ref());
+        let mut lanes = Lanes::new(walks, place, &ranges);
         let now = self.clock.at();
         let begun_before = pass.frontier.clone();
         let since = (now, pass.keys);
+        let tracks = Tracks::new(pass.reached.clone(), ranges.len());
         let mut run = Run {
             flow: self,
             story,
@@ -182,7 +190,7 @@ impl Flow {
             pass,
             tide: Tide::new(rules.most, now),
             running: JoinSet::new(),
-            begun: VecDeque::new(),
+            tracks,
             failed: Vec::new(),
             denied: 0,
             begun_before,
@@ -201,46 +209,72 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// The ranges that a pass goes through at the same time. A first pass copies, which takes longer than any listing, and is one that goes on
+    /// where it was: it has one.
+    pub fn ranges(&self, bucket: &str, pass: &Pass) -> Result<Vec<Range>, String> {
+        let Rules {
+            prefix, listings, ..
+        } = self.rules.as_ref();
+        let behind = pass.reached.as_deref();
+        let bounds = match pass.is_first {
+            true => Vec::new(),
+            false => self.journal.bounds(bucket, (prefix, behind), |versions| {
+                listings.of(Some(versions))
+            })?,
+        };
+        Ok(Range::between(pass.reached.clone(), bounds))
+    }
+}
+
 impl Run<'_> {
     async fn walk(&mut self, lanes: &mut Lanes) -> Result<(), Stopped> {
         loop {
-            let key = lanes.next().await.map_err(|broken| match broken {
+            let batch = lanes.next().await.map_err(|broken| match broken {
                 Broken::Listing(failure) => Stopped::Listing(format!("{}: {failure}", self.bucket)),
                 Broken::Journal(words) => Stopped::Journal(words),
             })?;
-            let Some(key) = key else { return Ok(()) };
-            self.frontier(lanes, &key.key)?;
-            self.key(key)?;
-            while self.running.len() >= self.tide.limit {
-                let Some(ended) = self.running.join_next().await else {
-                    break;
-                };
-                self.ended(ended)?;
+            let Some((range, keys)) = batch else {
+                return Ok(());
+            };
+            let Some(last) = keys.last() else {
+                self.tracks.over(range);
+                continue;
+            };
+            self.frontier(&last.key)?;
+            for key in keys {
+                self.key(range, key)?;
+                self.places().await?;
             }
-            while let Some(ended) = self.running.try_join_next() {
-                self.ended(ended)?;
-            }
-            self.tick()?;
         }
     }
 
+    /// Waits until another key may be begun.
+    async fn places(&mut self) -> Result<(), Stopped> {
+        while self.running.len() >= self.tide.limit {
+            let Some(ended) = self.running.join_next().await else {
+                break;
+            };
+            self.ended(ended)?;
+        }
+        while let Some(ended) = self.running.try_join_next() {
+            self.ended(ended)?;
+        }
+        self.tick()
+    }
+
     /// Writes down up to where keys may be begun, before they are.
-    fn frontier(&mut self, lanes: &Lanes, key: &str) -> Result<(), Stopped> {
-        if self
-            .pass
-            .frontier
-            .as_deref()
-            .is_some_and(|frontier| key <= frontier)
-        {
+    fn frontier(&mut self, key: &str) -> Result<(), Stopped> {
+        let frontier = self.pass.frontier.as_deref();
+        if frontier.is_some_and(|frontier| key <= frontier) {
             return Ok(());
         }
-        let horizon = lanes.horizon().unwrap_or(key).max(key);
-        self.pass.frontier = Some(horizon.to_owned());
+        self.pass.frontier = Some(key.to_owned());
         self.save()
     }
 
     /// Decides what is to be done for a key, and has it done.
-    fn key(&mut self, key: Key) -> Result<(), Stopped> {
+    fn key(&mut self, range: usize, key: Key) -> Result<(), Stopped> {
         let flow = self.flow;
         if !is_mine(self.bucket, &key.key, flow.rules.shard) {
             return Ok(());
@@ -249,13 +283,13 @@ impl Run<'_> {
         flow.counts().keys += 1;
         // A key that only the target has is not this migration's: verification names it.
         if key.source.is_none() && key.rows.is_empty() {
-            self.reached(key.key);
+            self.tracks.done(range, key.key);
             return Ok(());
         }
         let history = key.source.as_ref().map_or(&[][..], |entry| &entry.history);
         let todo = match todo::of(history, &key.rows) {
             Ok(todo) => todo,
-            Err(conflict) => return self.left_alone(key.key, &conflict.words()),
+            Err(conflict) => return self.left_alone(range, key.key, &conflict.words()),
         };
         if !todo.gone.is_empty() {
             let place = (self.bucket, key.key.as_str());
@@ -265,7 +299,7 @@ impl Run<'_> {
         }
         if todo.add.is_empty() {
             flow.counts().unchanged += 1;
-            self.reached(key.key);
+            self.tracks.done(range, key.key);
             return Ok(());
         }
         let standing = self
@@ -276,7 +310,7 @@ impl Run<'_> {
             .begun_before
             .as_ref()
             .is_some_and(|last| key.key <= *last);
-        self.begun.push_back((key.key.clone(), false));
+        self.tracks.begin(range, &key.key);
         let job = Job {
             bucket: self.bucket.to_owned(),
             key: key.key,
@@ -292,7 +326,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn left_alone(&mut self, key: String, words: &str) -> Result<(), Stopped> {
+    fn left_alone(&mut self, range: usize, key: String, words: &str) -> Result<(), Stopped> {
         let (flow, place) = (self.flow, (self.bucket, key.as_str()));
         let written = flow.journal.trouble(place, Some(words), flow.now_ms());
         written.map_err(Stopped::Journal)?;
@@ -300,17 +334,8 @@ impl Run<'_> {
         counts.troubles += 1;
         counts.conflicts += 1;
         drop(counts);
-        self.reached(key);
+        self.tracks.done(range, key);
         Ok(())
-    }
-
-    /// A key is done: every key up to it, if none before it is under way.
-    fn reached(&mut self, key: String) {
-        if self.begun.is_empty() {
-            self.pass.reached = Some(key);
-        } else {
-            self.begun.push_back((key, true));
-        }
     }
 
     fn ended(&mut self, ended: Result<Outcome, JoinError>) -> Result<(), Stopped> {
@@ -339,13 +364,8 @@ impl Run<'_> {
                 self.failed.push(outcome.key.clone());
             }
         }
-        if let Some(begun) = self.begun.iter_mut().find(|(key, _)| *key == outcome.key) {
-            begun.1 = true;
-        }
         self.hits(outcome.wall, outcome.trouble.unwrap_or_default())?;
-        while let Some((key, _)) = self.begun.pop_front_if(|(_, is_done)| *is_done) {
-            self.pass.reached = Some(key);
-        }
+        self.tracks.ended(&outcome.key);
         Ok(())
     }
 
@@ -401,6 +421,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<(), Stopped> {
+        self.pass.reached = self.tracks.reached().map(str::to_owned);
         let journal = &self.flow.journal;
         let saved = journal.reached(&self.pass).and_then(|()| journal.save());
         self.saved = self.flow.clock.at();

@@ -220,6 +220,32 @@ impl Journal {
         })
     }
 
+    /// Keys that divide what is known behind one into ranges of about as many versions; `count` says into how many, by how many there are.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub fn bounds(
+        &self,
+        bucket: &str,
+        (prefix, behind): (&str, Option<&str>),
+        count: impl Fn(u64) -> u64,
+    ) -> Result<Vec<String>, String> {
+        let divided = |connection: &Connection| {
+            let within = (bucket, prefix, behind.unwrap_or_default());
+            let all = rows::count(connection, within)?;
+            let ranges = count(all).clamp(1, all.max(1));
+            let mut bounds: Vec<String> = Vec::new();
+            while (bounds.len() as u64) < ranges - 1 {
+                let last = bounds.last().map_or(within.2, String::as_str);
+                let next = rows::further(connection, (bucket, prefix, last), all / ranges)?;
+                let Some(next) = next else { break };
+                bounds.push(next);
+            }
+            Ok(bounds)
+        };
+        tokio::task::block_in_place(|| self.with(divided))
+    }
+
     /// What is known of a key, in the order of copying.
     ///
     /// # Errors

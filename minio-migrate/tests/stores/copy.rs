@@ -8,17 +8,17 @@ use std::sync::atomic::Ordering;
 use crate::store::*;
 
 /// A journal of the test's own, gone with it.
-struct Kept(PathBuf);
+pub struct Kept(PathBuf);
 
 impl Kept {
-    fn new(name: &str) -> Kept {
+    pub fn new(name: &str) -> Kept {
         let folder =
             std::env::temp_dir().join(format!("minio-migrate-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         Kept(folder)
     }
 
-    fn flag(&self) -> String {
+    pub fn flag(&self) -> String {
         format!("--journal={}", self.0.join("journal.sqlite").display())
     }
 }
@@ -98,7 +98,7 @@ async fn a_listing_that_breaks_off_is_incomplete_and_gone_on_from() {
     let target = Arc::new(Store::default());
     let to = served(Arc::clone(&target)).await;
     let lost = Store {
-        loses_pages: true,
+        loses_pages: true.into(),
         ..good()
     };
     let source = Arc::new(lost);

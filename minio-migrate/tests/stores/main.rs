@@ -6,3 +6,4 @@
 mod store;
 mod verify;
 mod copy;
+mod ranges;

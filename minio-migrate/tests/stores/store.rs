@@ -1,8 +1,8 @@
 //! A small store, and what it does wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures_util::StreamExt;
 use lab_test::Alone;
+use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
@@ -39,7 +40,7 @@ pub struct Store {
     /// Whether every body has one bit flipped.
     pub flips: bool,
     /// Whether the second page of a listing never comes.
-    pub loses_pages: bool,
+    pub loses_pages: AtomicBool,
     /// Whether what was listed is another one when it is read.
     pub changes: bool,
     /// How many writes are taken and not answered for first.
@@ -54,6 +55,8 @@ pub struct Store {
     pub denies: bool,
     /// Whether nobody may write anything.
     pub denies_all: bool,
+    /// How many listings began in the middle.
+    pub ranges: AtomicUsize,
 }
 
 impl Store {
@@ -96,19 +99,35 @@ pub fn etag(bytes: &[u8]) -> String {
 
 /// Two keys on each page.
 pub fn page(store: &Store, query: &str) -> Response {
-    let token = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("continuation-token="));
-    let from: usize = token.map_or(0, |token| token.parse().unwrap());
-    if from > 0 && store.loses_pages {
+    let value = |name: &str| {
+        let mut parts = query.split('&');
+        let value = parts.find_map(|part| part.strip_prefix(name));
+        value.map(|value| {
+            percent_decode_str(value)
+                .decode_utf8()
+                .unwrap()
+                .into_owned()
+        })
+    };
+    let token = value("continuation-token=");
+    if token.is_some() && store.loses_pages.load(Ordering::Relaxed) {
         return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
     }
-    let prefix = query
-        .split('&')
-        .find_map(|part| part.strip_prefix("prefix="));
+    let prefix = value("prefix=").unwrap_or_default();
     let objects = store.objects.lock().unwrap();
     let mut objects = objects.clone();
-    objects.retain(|key, _| key.starts_with(prefix.unwrap_or_default()));
+    objects.retain(|key, _| key.starts_with(&prefix));
+    if value("delimiter=").is_some() {
+        return folders(&objects, &prefix);
+    }
+    let from = match (token, value("start-after=")) {
+        (Some(token), _) => token.parse().unwrap(),
+        (None, None) => 0,
+        (None, Some(key)) => {
+            store.ranges.fetch_add(1, Ordering::Relaxed);
+            objects.keys().filter(|known| **known <= key).count()
+        }
+    };
     let contents: String = objects
         .iter()
         .skip(from)
@@ -130,6 +149,20 @@ pub fn page(store: &Store, query: &str) -> Response {
     let text = format!(
         "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{more}</IsTruncated>{next}{contents}</ListBucketResult>"
     );
+    xml(StatusCode::OK, text)
+}
+
+/// What keys have before their next slash, all on one page.
+fn folders(objects: &BTreeMap<String, Vec<u8>>, prefix: &str) -> Response {
+    let rest = |key: &String| key.strip_prefix(prefix).map(str::to_owned);
+    let folder = |rest: String| rest.split_once('/').map(|(folder, _)| folder.to_owned());
+    let folders: BTreeSet<String> = objects.keys().filter_map(rest).filter_map(folder).collect();
+    let folders = folders.iter().map(|folder| {
+        format!("<CommonPrefixes><Prefix>{prefix}{folder}/</Prefix></CommonPrefixes>")
+    });
+    let folders: String = folders.collect();
+    let text =
+        format!("<ListBucketResult><IsTruncated>false</IsTruncated>{folders}</ListBucketResult>");
     xml(StatusCode::OK, text)
 }
 

@@ -74,12 +74,12 @@ async fn what_breaks_off_each_time_is_unread() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_compared_to_the_end_proves_nothing() {
     let lost = Store {
-        loses_pages: true,
+        loses_pages: true.into(),
         ..good()
     };
     assert_eq!(verified(lost, good(), &[]).await, came(5, "listing-broken"));
     let lost = Store {
-        loses_pages: true,
+        loses_pages: true.into(),
         ..good()
     };
     assert_eq!(verified(good(), lost, &[]).await, came(5, "listing-broken"));

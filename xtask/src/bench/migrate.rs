@@ -30,8 +30,13 @@ use tools::{Tool, Toolbox};
 /// The longest that one copy, and one script in the lab, may take.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// How long MinIO is left to itself after a bucket was removed, before the next copy.
+/// How long MinIO is left to itself when it has removed a bucket, before the next copy.
 const REST: Duration = Duration::from_secs(3);
+
+/// Waits until MinIO has removed what it says it has: until then its drives are as full as before. It moves files there first and removes them
+/// later (cmd/xl-storage.go, `moveToTrash`); btrfs gives the room back with its next commit.
+const EMPTIED: &str = "for _ in $(seq 1200); do [[ -n $(ls -A /data/.minio.sys/tmp/.trash 2>/dev/null) ]] || { sync -f /data; exit 0; }; sleep 0.2; done; \
+                       echo 'what was removed is still on the drive after 240 s' >&2; exit 1";
 
 /// What is measured, and how much of it.
 #[derive(clap::Args)]
@@ -281,6 +286,9 @@ impl Bench {
             "minio-client rb --force --dangerous veza/{bucket} >/dev/null 2>&1; minio-client mb veza/{bucket} >/dev/null"
         );
         self.inside("minio-1", &script).await?;
+        for node in 1..=4 {
+            self.inside(&format!("minio-{node}"), EMPTIED).await?;
+        }
         clock::sleep(REST).await;
         Ok(())
     }

@@ -32,8 +32,10 @@ pub async fn build(
     }
     let names = binaries.iter().copied().collect::<Vec<_>>().join(", ");
     let began = tale.seconds();
-    tale.doing(&format!("building {names}"));
-    let (programs, fresh) = cargo::build_quietly(binaries, LIMIT)
+    let what = format!("building {names}");
+    tale.doing(&what);
+    let (programs, fresh) = tale
+        .lasting(&what, cargo::build_quietly(binaries, LIMIT))
         .await
         .with_context(|| format!("building {names} for the lab"))?;
     if !fresh {

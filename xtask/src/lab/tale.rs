@@ -48,6 +48,18 @@ impl Tale {
         self.story.doing(line);
     }
 
+    /// Tells of a step only while it lasts, for one that mostly takes no time.
+    pub async fn lasting<T>(&self, what: &str, step: impl Future<Output = T>) -> T {
+        let began = self.seconds();
+        let mut step = pin!(step);
+        loop {
+            match clock::within(REMINDER, &mut step).await {
+                Ok(done) => return done,
+                Err(_) => self.say(&format!("{what}: {:.0} s so far", self.seconds() - began)),
+            }
+        }
+    }
+
     /// Tells of a long step when it begins, while it lasts, and when it is done.
     pub async fn during<T>(
         &self,
@@ -57,13 +69,7 @@ impl Tale {
         let began = self.seconds();
         self.say(&format!("{what} …"));
         self.doing(what);
-        let mut step = pin!(step);
-        let done = loop {
-            match clock::within(REMINDER, &mut step).await {
-                Ok(done) => break done,
-                Err(_) => self.say(&format!("{what}: {:.0} s so far", self.seconds() - began)),
-            }
-        };
+        let done = self.lasting(what, step).await;
         if done.is_ok() {
             self.say(&format!("{what}: {:.1} s", self.seconds() - began));
         }

@@ -1,10 +1,11 @@
-//! Source, journal and target side by side, in the order of keys, each read ahead by a page.
+//! Source, journal and target side by side, in the order of keys, each read ahead by a page; several ranges of keys at the same time.
 
 use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::targets::ranges::Range;
 use crate::targets::s3::Failure;
 use crate::targets::walk::{Entry, Walk};
 use crate::transfer::journal::Journal;
@@ -123,11 +124,23 @@ impl Known {
     }
 }
 
-/// The three of them.
-pub struct Lanes {
+/// The three of them, in one range.
+struct Lane {
     source: Ahead,
     target: Option<Ahead>,
     known: Known,
+    until: Option<String>,
+}
+
+/// Keys of a lane in their order, or why there are no more of them. None at all: that was the lane's end.
+type Batch = (usize, Result<Vec<Key>, Broken>);
+
+/// Every range's lane.
+pub struct Lanes {
+    batches: mpsc::Receiver<Batch>,
+    readers: Vec<JoinHandle<()>>,
+    /// How many have not come to their end.
+    open: usize,
 }
 
 /// Why the walk ends before its end.
@@ -138,42 +151,102 @@ pub enum Broken {
     Journal(String),
 }
 
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        for reader in &self.readers {
+            reader.abort();
+        }
+    }
+}
+
 impl Lanes {
-    /// Walks behind the same key in all of them.
+    /// Walks through the same ranges in all of them; `walk` gives a new walk of the source, and of the target where that is wanted.
     pub fn new(
-        source: Walk,
-        target: Option<Walk>,
+        walk: impl Fn() -> (Walk, Option<Walk>),
         (journal, bucket, prefix): (&Journal, &str, &str),
-        behind: Option<&String>,
+        ranges: &[Range],
     ) -> Lanes {
+        let (sender, batches) = mpsc::channel(2 * ranges.len().max(1));
+        let lane = |(number, range): (usize, &Range)| {
+            let (source, target) = walk();
+            let lane = Lane {
+                source: Ahead::new(source.within(range), "source"),
+                target: target.map(|walk| Ahead::new(walk.within(range), "target")),
+                known: Known {
+                    journal: journal.clone(),
+                    bucket: bucket.to_owned(),
+                    prefix: prefix.to_owned(),
+                    behind: range.behind.clone(),
+                    page: VecDeque::new(),
+                    is_over: false,
+                },
+                until: range.until.clone(),
+            };
+            tokio::spawn(lane.read(number, sender.clone()))
+        };
         Lanes {
-            source: Ahead::new(source.behind(behind.cloned()), "source"),
-            target: target.map(|walk| Ahead::new(walk.behind(behind.cloned()), "target")),
-            known: Known {
-                journal: journal.clone(),
-                bucket: bucket.to_owned(),
-                prefix: prefix.to_owned(),
-                behind: behind.cloned(),
-                page: VecDeque::new(),
-                is_over: false,
-            },
+            batches,
+            readers: ranges.iter().enumerate().map(lane).collect(),
+            open: ranges.len(),
         }
     }
 
-    /// The next key of any of them; none at the end of all.
+    /// The next keys of any lane, with its number: in their order in each lane, and in none between lanes. No keys at the end of a lane;
+    /// none at the end of all.
     ///
     /// # Errors
     /// [`Broken`]: what follows is not known then.
-    pub async fn next(&mut self) -> Result<Option<Key>, Broken> {
+    pub async fn next(&mut self) -> Result<Option<(usize, Vec<Key>)>, Broken> {
+        if self.open == 0 {
+            return Ok(None);
+        }
+        let Some((lane, keys)) = self.batches.recv().await else {
+            let words = "a listing ended by a bug of this tool: its story is above";
+            return Err(Broken::Listing(Failure::silent(words)));
+        };
+        let keys = keys?;
+        self.open -= usize::from(keys.is_empty());
+        Ok(Some((lane, keys)))
+    }
+}
+
+impl Lane {
+    /// Hands over its keys, and then none.
+    async fn read(mut self, number: usize, sender: mpsc::Sender<Batch>) {
+        loop {
+            let keys = self.batch().await;
+            let is_over = keys.as_ref().map_or(true, Vec::is_empty);
+            if sender.send((number, keys)).await.is_err() || is_over {
+                return;
+            }
+        }
+    }
+
+    /// What is at hand without another question to the source.
+    async fn batch(&mut self) -> Result<Vec<Key>, Broken> {
+        let mut keys = Vec::new();
+        while keys.is_empty() || (self.source.first().is_some() && keys.len() < PAGE) {
+            match self.next().await? {
+                Some(key) => keys.push(key),
+                None => break,
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The next key of any of them; none at the end of all.
+    async fn next(&mut self) -> Result<Option<Key>, Broken> {
         self.source.fill().await.map_err(Broken::Listing)?;
         if let Some(target) = &mut self.target {
             target.fill().await.map_err(Broken::Listing)?;
         }
         self.known.fill().map_err(Broken::Journal)?;
+        let known = self.known.page.front().map(|(key, _)| key.as_str());
         let firsts = [
             self.source.first(),
             self.target.as_ref().and_then(Ahead::first),
-            self.known.page.front().map(|(key, _)| key.as_str()),
+            // The journal's pages know nothing of where a range ends.
+            known.filter(|key| self.until.as_deref().is_none_or(|until| *key <= until)),
         ];
         let Some(key) = firsts.into_iter().flatten().min().map(str::to_owned) else {
             return Ok(None);
@@ -185,10 +258,5 @@ impl Lanes {
             rows: rows.map(|(_, rows)| rows).unwrap_or_default(),
             key,
         }))
-    }
-
-    /// The last key that is at hand without another question to the source.
-    pub fn horizon(&self) -> Option<&str> {
-        self.source.page.back().map(|entry| entry.key.as_str())
     }
 }

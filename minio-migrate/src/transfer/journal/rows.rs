@@ -169,6 +169,31 @@ pub fn of_key(connection: &Connection, bucket: &str, key: &str) -> rusqlite::Res
     rows.query_map(params![bucket, key], from_row)?.collect()
 }
 
+/// How many versions of keys with a prefix are known behind a key.
+pub fn count(
+    connection: &Connection,
+    (bucket, prefix, behind): (&str, &str, &str),
+) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM version WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) AND key > ?3 \
+               AND substr(key, 1, length(?2)) = ?2";
+    connection.query_row(sql, params![bucket, prefix, behind], |row| row.get(0))
+}
+
+/// The key of so many versions further on.
+pub fn further(
+    connection: &Connection,
+    (bucket, prefix, behind): (&str, &str, &str),
+    versions: u64,
+) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT key FROM version WHERE bucket = (SELECT id FROM bucket WHERE name = ?1) AND key > ?3 \
+               AND substr(key, 1, length(?2)) = ?2 ORDER BY key LIMIT 1 OFFSET ?4";
+    let offset = versions.saturating_sub(1);
+    let asked = connection.query_row(sql, params![bucket, prefix, behind, offset], |row| {
+        row.get(0)
+    });
+    asked.optional()
+}
+
 /// The number of a name in a table of names, made where there is none.
 fn id_of(connection: &Connection, table: &str, name: &str) -> rusqlite::Result<i64> {
     let select = format!("SELECT id FROM {table} WHERE name = ?1");

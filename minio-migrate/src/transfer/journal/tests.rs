@@ -47,6 +47,37 @@ fn row(number: u32) -> Row {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_have_about_as_many_versions() {
+    let folder = Folder::new("bounds");
+    let journal = Journal::open(&folder.file(), &about()).unwrap();
+    for number in 0..12 {
+        write(&journal, &format!("a/{number:02}"), 1);
+    }
+    for number in 1..=12 {
+        write(&journal, "b", number);
+    }
+    write(&journal, "c", 1);
+    let bounds = |prefix: &str, behind: Option<&str>, ranges: u64| {
+        let bounds = journal.bounds("b", (prefix, behind), |_| ranges);
+        bounds.unwrap().join(" ")
+    };
+    assert_eq!(bounds("", None, 1), "");
+    // 25 versions in five: a key is never divided, and what is left behind it is less than a fifth.
+    assert_eq!(bounds("", None, 5), "a/04 a/09 b");
+    assert_eq!(bounds("a/", None, 3), "a/03 a/07");
+    assert_eq!(bounds("a/", Some("a/07"), 2), "a/09");
+    assert_eq!(
+        bounds("a/", None, 64),
+        (0..11)
+            .map(|n| format!("a/{n:02}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    assert_eq!(bounds("nothing", None, 4), "");
+    assert_eq!(journal.bounds("another", ("", None), |_| 4), Ok(Vec::new()));
+}
+
 fn write(journal: &Journal, key: &str, number: u32) {
     let copied = Copied {
         place: ("b", key),

@@ -173,7 +173,7 @@ async fn a_writer_writes_until_it_is_frozen_and_go_loses_nothing_of_it() {
     ran.says("let in before the freeze: 1 PutObject at");
     cut.writes("yes").await;
     // What is let in meanwhile is told to be done after the freeze began, and is on the target.
-    let ran = cut.run(None, &ACCEPTED);
+    let ran = cut.run(None, &[&ACCEPTED[..], &["--listings", "3"]].concat());
     ran.came_to(0, "pass", "go");
     ran.says("GO: ");
     cut.0
