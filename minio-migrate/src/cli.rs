@@ -2,6 +2,7 @@
 
 pub mod copying;
 pub mod cutting;
+pub mod choosing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use std::str::FromStr;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use veza_probe::arguments::{self, Output, Said};
 use veza_probe::verdict::{Judgement, Verdict};
+
+use choosing::fits;
 
 /// The check's name: in reports and as a program.
 pub const CHECK: &str = "minio-migrate";
@@ -124,6 +127,10 @@ pub struct Args {
         default_value = ""
     )]
     pub prefix: String,
+
+    /// Which keys.
+    #[command(flatten)]
+    pub choosing: choosing::Choosing,
 
     /// Which versions are compared.
     #[arg(
@@ -309,6 +316,7 @@ pub fn usage(words: impl Into<String>) -> Judgement {
 impl Args {
     fn complete(&mut self) -> Result<(), String> {
         self.output.check()?;
+        self.choosing.check()?;
         if self.word == Some(Word::Status) {
             return Ok(());
         }
@@ -358,6 +366,14 @@ impl Args {
         Listings(self.listings)
     }
 
+    /// Which keys of the buckets the run is about, in words; none: all.
+    pub fn part(&self) -> Option<String> {
+        let prefix = Some(&self.prefix).filter(|prefix| !prefix.is_empty());
+        let prefix = prefix.map(|prefix| format!("only {prefix}*"));
+        let words: Vec<String> = prefix.into_iter().chain(self.choosing.words()).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     /// How many objects may be under way, or what is usual.
     pub fn at_once(&self, usual: u16) -> usize {
         usize::from(self.workers.unwrap_or(usual))
@@ -393,18 +409,6 @@ fn endpoint(text: &str, flag: &str) -> Result<Endpoint, String> {
     })
 }
 
-/// Whether a name fits a pattern, in which `*` stands for any text.
-fn fits(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
-            let cuts = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
-            cuts.filter_map(|at| tail.get(at..))
-                .any(|tail| fits(rest, tail))
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,6 +437,7 @@ mod tests {
             ("--verify", "sample:0"),
             ("--verify", "sample:100"),
             ("--workers", "0"),
+            ("--exclude", ""),
             ("--versions", "some"),
             ("--bucket", "A_B"),
             ("--target-endpoint", "new"),
@@ -465,6 +470,7 @@ mod tests {
         assert!(
             args.wants("veza-prod-tracks") && args.wants("veza--tracks") && args.wants("other")
         );
+        assert!(args.part().is_none());
         assert!(
             !args.wants("veza-prod") && !args.wants("others") && !args.wants("x-veza-prod-tracks")
         );
@@ -472,5 +478,9 @@ mod tests {
             panic!()
         };
         assert!(args.wants("anything"));
+        let Parsed::Run(args) = parsed(&["--prefix=songs/", "--exclude=*.tmp"]) else {
+            panic!()
+        };
+        assert_eq!(args.part().as_deref(), Some("only songs/*, without *.tmp"));
     }
 }

@@ -306,6 +306,7 @@ impl Run<'_> {
             rules: Arc::new(Rules {
                 versions: args.versions,
                 prefix: args.prefix.clone(),
+                choosing: args.choosing.clone(),
                 shard: (copying.shard.0, copying.shard.1),
                 most: args.at_once(64),
                 listings: args.listings(),
@@ -319,7 +320,7 @@ impl Run<'_> {
     /// About how many keys each bucket of the source has, where it counts them and all of them are copied.
     async fn expected(&self) -> BTreeMap<String, u64> {
         let source = match targets::admins(self.args, &self.clock) {
-            Ok((source, _)) if self.args.prefix.is_empty() => source,
+            Ok((source, _)) if self.args.part().is_none() => source,
             _ => return BTreeMap::new(),
         };
         let usage = source.usage().await.unwrap_or_default();

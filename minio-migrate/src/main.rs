@@ -142,14 +142,15 @@ async fn run(clock: Clock, args: &Args, story: &Story, mut stop: Stop) -> Report
         targets: &found.0,
         baseline: &found.1,
     };
-    match args.word {
+    let report = match args.word {
         Some(Word::Verify) => run.verify(&mut stop).await,
         Some(Word::Plan) => run.plan(&mut stop).await,
         Some(Word::Copy) => run.copy(&mut stop).await,
         Some(Word::Cutover) => run.cutover(&mut stop).await,
         Some(Word::Reverse) => run.reverse(&mut stop).await,
         Some(Word::Status) | None => run.whole(&mut stop).await,
-    }
+    };
+    report::in_part(report, args)
 }
 
 /// What journals say, without asking a store.

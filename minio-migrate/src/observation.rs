@@ -108,6 +108,12 @@ impl Watch<'_> {
         });
     }
 
+    /// Whether a key is one that is looked at.
+    fn takes(&self, bucket: &str, key: &str) -> bool {
+        let shard = self.args.copying.shard;
+        is_mine(bucket, key, (shard.0, shard.1)) && self.args.choosing.takes(key)
+    }
+
     /// The ranges of a bucket that are listed at the same time.
     async fn ranges(&self, bucket: &str) -> Result<Vec<Range>, Failure> {
         let (prefix, listings) = (self.args.prefix.as_str(), self.args.listings());
@@ -169,8 +175,7 @@ impl Watch<'_> {
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
-            let shard = self.args.copying.shard;
-            if !is_mine(bucket, step.key(), (shard.0, shard.1)) {
+            if !self.takes(bucket, step.key()) {
                 continue;
             }
             match step {

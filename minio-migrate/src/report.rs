@@ -105,6 +105,15 @@ pub fn assemble(
     report
 }
 
+/// Says of what was seen of a part of the buckets that it is one, before anything else.
+pub fn in_part(mut report: Report, args: &Args) -> Report {
+    if let Some(words) = args.part() {
+        report.reason = format!("of a part ({words}): {}", report.reason);
+        report.condition("keys", words);
+    }
+    report
+}
+
 /// A number, measured once.
 pub fn figure((id, title, unit, value): (&str, &str, &str, f64)) -> Figure {
     Figure {
@@ -180,8 +189,6 @@ fn notes(args: &Args, seen: &Seen) -> Vec<String> {
         ));
     }
     notes.extend(seen.broken.iter().cloned());
-    notes.push(
-        "not compared: quotas, users and policies of users, times of modification".to_owned(),
-    );
+    notes.push("not compared: users and policies of users, times of modification".to_owned());
     notes
 }

@@ -10,7 +10,6 @@ use super::{Step, Watch};
 use crate::targets::keys;
 use crate::targets::s3::Failure;
 use crate::targets::walk::Entry;
-use crate::transfer::flow::is_mine;
 
 /// The borders of the sizes that are counted apart, in bytes: what MinIO keeps beside its metadata, one part, what is held while it is sent.
 pub const SIZES: [u64; 3] = [128 << 10, 1 << 20, 16 << 20];
@@ -122,12 +121,11 @@ impl Watch<'_> {
             bucket: bucket.to_owned(),
             ..Planned::default()
         });
-        let shard = self.args.copying.shard;
         let ranges = self.ranges(bucket).await?;
         let listed = ranges.iter().map(async |range| {
             let mut pair = self.pair(bucket, on_target, range);
             while let Some(step) = pair.next().await? {
-                if is_mine(bucket, step.key(), (shard.0, shard.1)) {
+                if self.takes(bucket, step.key()) {
                     let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
                     planned.take(&step);
                 }

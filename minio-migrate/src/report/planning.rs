@@ -122,7 +122,7 @@ fn judge(
     let refused: u64 = planned.iter().map(|planned| planned.refused_count).sum();
     if refused > 0 {
         let reason = format!("the target would refuse {refused} keys");
-        let next = "give these objects other keys at the source, or leave them out with --prefix";
+        let next = "give these objects other keys at the source, or leave them out with --exclude";
         return Judgement::new(Verdict::Refused, "keys-refused", reason, next);
     }
     if let Some(Room { needed, free }) = room.filter(|room| !room.is_enough()) {
@@ -130,7 +130,8 @@ fn judge(
         let reason = format!(
             "the copy takes {needed:.0} MiB on the target's drives with parity and metadata, and a tenth more is wanted; they have {free:.0} MiB"
         );
-        let next = "give the target more drives, or copy less with --bucket and --prefix";
+        let next =
+            "give the target more drives, or copy less with --bucket, --prefix and --exclude";
         return Judgement::new(Verdict::Refused, "no-room", reason, next);
     }
     if let Some(bucket) = baseline

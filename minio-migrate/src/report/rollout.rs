@@ -9,7 +9,7 @@ use crate::observation::findings::Seen;
 /// The command that decides, and every step. None where only a part was copied: a cutover is about whole buckets.
 pub fn steps(args: &Args, baseline: &Baseline, seen: &Seen) -> Option<(String, Table)> {
     let source = args.source.as_ref()?;
-    if !args.prefix.is_empty() || args.copying.shard.1 > 1 {
+    if args.part().is_some() || args.copying.shard.1 > 1 {
         return None;
     }
     let names = baseline.buckets.iter().map(|bucket| bucket.name.as_str());

@@ -19,6 +19,7 @@ use super::journal::Journal;
 use super::journal::rows::Pass;
 use super::object::Carrier;
 use super::pace::Rates;
+use crate::cli::choosing::Choosing;
 use crate::cli::{Listings, Versions};
 use crate::targets::ranges::Range;
 use crate::targets::walk::Walk;
@@ -79,6 +80,8 @@ pub struct Rules {
     pub versions: Versions,
     /// Only keys that begin so.
     pub prefix: String,
+    /// Of these, which ones.
+    pub choosing: Choosing,
     /// Which shard of how many, from 1.
     pub shard: (u32, u32),
     /// How many objects may be under way at most.
@@ -276,7 +279,8 @@ impl Run<'_> {
     /// Decides what is to be done for a key, and has it done.
     fn key(&mut self, range: usize, key: Key) -> Result<(), Stopped> {
         let flow = self.flow;
-        if !is_mine(self.bucket, &key.key, flow.rules.shard) {
+        let rules = &flow.rules;
+        if !is_mine(self.bucket, &key.key, rules.shard) || !rules.choosing.takes(&key.key) {
             return Ok(());
         }
         self.pass.keys += 1;

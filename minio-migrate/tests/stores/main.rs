@@ -7,3 +7,4 @@ mod store;
 mod verify;
 mod copy;
 mod ranges;
+mod part;

@@ -9,7 +9,7 @@ use crate::store::*;
 const FOUR: &str = "--listings=4";
 
 /// Sixty objects in six folders of one folder.
-fn albums() -> Store {
+pub fn albums() -> Store {
     let store = Store::default();
     let key = |number: usize| format!("albums/{}/{:02}", number / 10, number % 10);
     let objects = (0..60).map(|number| (key(number), vec![b'x'; number]));
