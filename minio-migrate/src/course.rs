@@ -24,8 +24,9 @@ use crate::report;
 use crate::targets::{self, Targets};
 use crate::transfer::buckets;
 use crate::transfer::extraneous::Left;
-use crate::transfer::flow::{Flow, Rules, Stopped};
+use crate::transfer::flow::{Counts, Flow, Rules, Stopped};
 use crate::transfer::freeze;
+use crate::transfer::journal::rows::Sums;
 use crate::transfer::journal::{About, Journal};
 use crate::transfer::object::Carrier;
 use crate::transfer::pace::{Memory, Rates};
@@ -157,13 +158,18 @@ impl Run<'_> {
             counts: &counts,
             stopped: stopped.as_ref(),
             signal,
-            is_empty: sums.versions + sums.marks == 0,
+            is_empty: self.is_nothing(&sums, &counts),
         };
         let judgement = verdict::copying::judge(&copy);
         let seen = (self.baseline, &counts, &journal);
         let mut report = report::copying::assemble(&clock, args, &judgement, seen);
         report.notes.extend(todo);
         report
+    }
+
+    /// Whether there was nothing to copy; what other parts had copied is nothing of this one.
+    fn is_nothing(&self, sums: &Sums, counts: &Counts) -> bool {
+        sums.versions + sums.marks == 0 || (self.args.part().is_some() && counts.keys == 0)
     }
 
     /// Gives the target's bucket the quota of the source's: after the copy, which it might stop.

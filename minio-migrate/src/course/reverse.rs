@@ -57,7 +57,7 @@ impl Run<'_> {
             counts: &counts,
             stopped: stopped.as_ref(),
             signal,
-            is_empty: sums.versions + sums.marks == 0,
+            is_empty: self.is_nothing(&sums, &counts),
         };
         let gate = args.cutting.max_lag.map(|max| {
             let title = "how old a write may be that the old store has not: the time of this pass";

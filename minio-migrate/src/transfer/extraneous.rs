@@ -32,11 +32,14 @@ impl Flow {
     /// # Errors
     /// [`Left`].
     pub async fn remove_gone(&self, bucket: &str, most: u64, story: &Story) -> Result<u64, Left> {
-        let prefix = self.rules.prefix.as_str();
-        let gone = self
-            .journal
-            .gone_rows(bucket, prefix, most + 1)
-            .map_err(Left::Journal)?;
+        let rules = &self.rules;
+        let place = (bucket, rules.prefix.as_str());
+        let wants = |key: &str| rules.choosing.takes(key);
+        let limit = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let gone = self.journal.gone_rows(place, wants, limit);
+        let gone = gone.map_err(Left::Journal)?;
         if gone.is_empty() {
             return Ok(0);
         }

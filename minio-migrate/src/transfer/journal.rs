@@ -278,27 +278,29 @@ impl Journal {
         self.with(|connection| rows::gone(connection, place, numbers, at_ms))
     }
 
-    /// What is not on the source any more, by key, and at most so many.
+    /// What is not on the source any more, of keys that are wanted, in their order, and at most so many.
     ///
     /// # Errors
     /// What stood in the way.
     pub fn gone_rows(
         &self,
-        bucket: &str,
-        prefix: &str,
-        limit: u64,
+        (bucket, prefix): (&str, &str),
+        wants: impl Fn(&str) -> bool,
+        limit: usize,
     ) -> Result<Vec<(String, Row)>, String> {
         self.with(|connection| {
             let sql = format!(
                 "{} JOIN bucket ON bucket.id = version.bucket WHERE bucket.name = ?1 AND gone_ms IS NOT NULL \
-                 AND substr(key, 1, length(?2)) = ?2 ORDER BY key, number LIMIT ?3",
+                 AND substr(key, 1, length(?2)) = ?2 ORDER BY key, number",
                 rows::SELECT_PLACED
             );
             let mut all = connection.prepare_cached(&sql)?;
-            let all = all.query_map(params![bucket, prefix, limit], |row| {
-                Ok((row.get("key")?, from_row(row)?))
+            let all = all.query_map(params![bucket, prefix], |row| {
+                Ok((row.get::<_, String>("key")?, from_row(row)?))
             })?;
-            all.collect()
+            let is_wanted =
+                |row: &rusqlite::Result<(String, Row)>| row.as_ref().map_or(true, |(key, _)| wants(key));
+            all.filter(is_wanted).take(limit).collect()
         })
     }
 

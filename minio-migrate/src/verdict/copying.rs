@@ -83,7 +83,11 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
     }
     if copy.is_empty {
         let reason = "there was nothing to copy".to_owned();
-        return incomplete("nothing-copied", reason, "look at --bucket and --prefix");
+        return incomplete(
+            "nothing-copied",
+            reason,
+            "look at --bucket, --prefix, --include and --exclude",
+        );
     }
     let mib = counts.bytes as f64 / f64::from(1 << 20);
     let reason = format!(

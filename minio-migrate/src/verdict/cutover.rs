@@ -224,10 +224,13 @@ pub fn judge(evidence: &Evidence, gates: &[Gate]) -> Judgement {
         let next = "see docs/runbooks/minio-migrate.md; the source is in use as before";
         return Judgement::new(Verdict::Fail, "no-go", reason, next);
     }
-    let same = evidence
-        .seen
-        .as_ref()
-        .map_or(0, |seen| seen.same + seen.verified_before);
+    let seen = evidence.seen.as_ref();
+    let same = seen.map_or(0, |seen| seen.same + seen.verified_before);
+    if same + seen.map_or(0, |seen| seen.marks) == 0 {
+        let reason = "NO-GO: there was nothing to compare, which proves nothing";
+        let next = "look at --bucket, --prefix, --include and --exclude";
+        return Judgement::new(Verdict::Fail, "no-go", reason, next);
+    }
     let frozen = match &evidence.frozen {
         Frozen::Proven(count) => format!("{count} writers are frozen, each refused with its own login"),
         _ => "NOT FROZEN: nobody was asked to stop writing, and two equal listings show only two moments (--accept-unfrozen)".to_owned(),
@@ -407,6 +410,21 @@ mod tests {
                 "{word}: {reason}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_at_all_is_no_go() {
+        let (verdict, reason) = came(|evidence| evidence.seen = Some(Seen::default()));
+        let told = reason.contains("nothing to compare");
+        assert!(verdict == Verdict::Fail && told, "{reason}");
+        let marks = Seen {
+            marks: 1,
+            ..Seen::default()
+        };
+        assert_eq!(
+            came(|evidence| evidence.seen = Some(marks)).0,
+            Verdict::Pass
+        );
     }
 
     #[test]

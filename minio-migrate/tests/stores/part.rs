@@ -45,4 +45,15 @@ async fn a_part_is_copied_and_compared_and_nothing_else_is_touched() {
     source.objects.lock().unwrap().remove("albums/1/00");
     assert_eq!(ran("copy", &ends, &gone).await, came(0, "copied"));
     assert_eq!(there(&target), before);
+    // Neither is it removed with another part when it is known to be gone.
+    assert_eq!(ran("copy", &ends, &part).await, came(0, "copied"));
+    assert_eq!(ran("copy", &ends, &gone).await, came(0, "copied"));
+    assert_eq!(there(&target), before);
+    let own = [&part[..], &["--delete-extraneous"]].concat();
+    assert_eq!(ran("copy", &ends, &own).await, came(0, "copied"));
+    assert_eq!(there(&target).len(), before.len() - 1);
+    // A part without keys is not called copied, whatever the journal has of others.
+    let nothing = [flag.as_str(), "--include=albmus/*"];
+    let came_to = ran("copy", &ends, &nothing).await;
+    assert_eq!(came_to, came(5, "nothing-copied"));
 }
