@@ -182,6 +182,12 @@ fn notes(args: &Args, seen: &Seen) -> Vec<String> {
             seen.noted
         ));
     }
+    if seen.denied > 0 {
+        notes.push(format!(
+            "{} readings were answered by a node as if there were no such object, which was listed then; they were asked again",
+            seen.denied
+        ));
+    }
     let changed = seen.count(Kind::Changed);
     if changed > 0 {
         notes.push(format!(

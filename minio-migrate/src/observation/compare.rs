@@ -1,17 +1,25 @@
 //! Compares what both stores have of one key: each version's bytes, and all that belongs to them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use sha2::{Digest, Sha256};
 use veza_probe::clock::{self, Clock};
 
 use super::findings::{Book, Finding, Kind};
-use crate::cli::Depth;
+use crate::cli::{Depth, Versions};
 use crate::targets::s3::{Failure, LIMIT, S3, answered, causes};
-use crate::targets::walk::{Entry, Version};
+use crate::targets::walk::{Entry, Version, Walk};
 use crate::transfer::journal::Journal;
 use crate::transfer::journal::rows::{Row, Verified};
+
+/// How long is waited before each further reading of what a node says is not there, and is listed.
+const LISTED_AGAIN: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// All that belongs to an object beside its bytes, as far as S3 lets it be written: of an answer to GET or HEAD, which are two types
 /// with the same fields.
@@ -227,10 +235,10 @@ impl Comparer {
             async {
                 match sent {
                     Some(sha256) => asked(&self.source, place, source, sha256).await,
-                    None => read(&self.source, place, source, None).await,
+                    None => self.read(&self.source, place, source, None).await,
                 }
             },
-            read(&self.target, place, target, writer)
+            self.read(&self.target, place, target, writer)
         );
         for (side, version, content) in [("source", source, &one), ("target", target, &other)] {
             match content {
@@ -263,6 +271,33 @@ impl Comparer {
                 }
                 all => amiss(Kind::Different, all.join("; ")),
             }
+        }
+    }
+
+    /// Reads a version. Just after its start a node of MinIO has been seen to answer 404 for objects that all nodes list and the others
+    /// have: what is still listed is asked for again, counted, and at last unread, as nobody has removed it.
+    async fn read(
+        &self,
+        store: &S3,
+        place: &Place<'_>,
+        version: &Version,
+        writer: Option<&str>,
+    ) -> Result<Content, Failure> {
+        let mut content = read(store, place, version, writer).await;
+        for pause in LISTED_AGAIN {
+            match &content {
+                Err(failure) if failure.is_gone() && is_listed(store, place, version).await => {}
+                _ => return content,
+            }
+            self.book.count(|seen| seen.denied += 1);
+            clock::sleep(pause).await;
+            content = read(store, place, version, writer).await;
+        }
+        match content {
+            Err(failure) if failure.is_gone() && is_listed(store, place, version).await => {
+                Err(Failure::silent(format!("it is listed, and yet: {failure}")))
+            }
+            content => content,
         }
     }
 
@@ -367,6 +402,20 @@ fn differences(one: &Content, other: &Content) -> Vec<String> {
         }
     }
     all
+}
+
+/// Whether a store lists a version as it was listed before.
+async fn is_listed(store: &S3, place: &Place<'_>, version: &Version) -> bool {
+    let versions = match version.id {
+        Some(_) => Versions::All,
+        None => Versions::Latest,
+    };
+    let first = Walk::new(store, place.bucket, place.key, versions)
+        .next()
+        .await;
+    let entry = first.ok().flatten().filter(|entry| entry.key == place.key);
+    let is_it = |listed: &Version| (&listed.id, &listed.etag) == (&version.id, &version.etag);
+    entry.is_some_and(|entry| entry.versions().any(is_it))
 }
 
 /// Reads a version, hashes its bytes, and gathers what belongs to it. A body that ends early or stands still is read again.

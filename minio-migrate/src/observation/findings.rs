@@ -73,6 +73,8 @@ pub struct Seen {
     pub verified_before: u64,
     /// Versions of which only the listings were compared.
     pub listed: u64,
+    /// Readings that a node answered with 404 of versions that were listed then.
+    pub denied: u64,
     /// Marks of deletion that both have.
     pub marks: u64,
     /// Bytes that were read from the source.

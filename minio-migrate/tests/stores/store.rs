@@ -35,6 +35,8 @@ pub struct Store {
     pub objects: Mutex<BTreeMap<String, Vec<u8>>>,
     /// How many requests for objects are answered 503 first.
     pub busy: AtomicUsize,
+    /// How many requests for objects are answered 404 first.
+    pub denied: AtomicUsize,
     /// How many bodies end in the middle first.
     pub cut: AtomicUsize,
     /// Whether every body has one bit flipped.
@@ -170,6 +172,9 @@ pub fn object(store: &Store, key: &str) -> Response {
     if once_more(&store.busy) {
         return error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown");
     }
+    if once_more(&store.denied) {
+        return error(StatusCode::NOT_FOUND, "NoSuchKey");
+    }
     let objects = store.objects.lock().unwrap();
     let Some(bytes) = objects.get(key) else {
         return error(StatusCode::NOT_FOUND, "NoSuchKey");
@@ -279,6 +284,14 @@ pub async fn served(store: Arc<Store>) -> String {
     let router = Router::new().fallback(serve).with_state(store);
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
+}
+
+/// Serves both ends, which the test can look at meanwhile; returns their URLs.
+pub async fn both(source: &Arc<Store>, target: &Arc<Store>) -> (String, String) {
+    (
+        served(Arc::clone(source)).await,
+        served(Arc::clone(target)).await,
+    )
 }
 
 /// Compares two stores; returns exit code and first line.

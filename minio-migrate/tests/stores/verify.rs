@@ -60,6 +60,18 @@ async fn what_is_wrong_is_never_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_denies_and_lists_is_asked_for_again_and_is_no_change() {
+    let denied = |times: usize| Store {
+        denied: times.into(),
+        ..good()
+    };
+    let came_to = verified(good(), denied(2), &[]).await;
+    assert_eq!(came_to, came(0, "all-gates-held"));
+    let came_to = verified(good(), denied(usize::MAX), &[]).await;
+    assert_eq!(came_to, came(2, "unread-missed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_off_each_time_is_unread() {
     let cut = Store {
         cut: usize::MAX.into(),
