@@ -192,6 +192,12 @@ pub struct Args {
 pub struct Listings(Option<u8>);
 
 impl Listings {
+    /// So many, whatever it is worth.
+    #[cfg(test)]
+    pub fn into(ranges: u8) -> Listings {
+        Listings(Some(ranges))
+    }
+
     /// For so many versions; none: nobody has counted them.
     pub fn of(self, versions: Option<u64>) -> u64 {
         let usual = versions.map_or(MOST_LISTINGS, |versions| versions / WORTH_A_LISTING);

@@ -117,18 +117,12 @@ impl Watch<'_> {
     /// The ranges of a bucket that are listed at the same time.
     async fn ranges(&self, bucket: &str) -> Result<Vec<Range>, Failure> {
         let (prefix, listings) = (self.args.prefix.as_str(), self.args.listings());
-        let bounds = match &self.noted {
-            Some(noted) => {
-                let count = |versions| listings.of(Some(versions));
-                let bounds = noted.journal.bounds(bucket, (prefix, None), count);
-                bounds.map_err(Failure::silent)?
-            }
-            None => {
-                let count = listings.of(None) as usize;
-                ranges::by_folder(&self.targets.source, bucket, prefix, count).await
-            }
-        };
-        Ok(Range::between(None, bounds))
+        if let Some(noted) = &self.noted {
+            let ranges = noted.journal.ranges(bucket, (prefix, None), listings);
+            return ranges.map_err(Failure::silent);
+        }
+        let count = listings.of(None) as usize;
+        Ok(ranges::by_folder(&self.targets.source, bucket, prefix, count).await)
     }
 
     /// Both walks through a range.

@@ -1,7 +1,7 @@
 //! What a copy would have to do: both stores are listed, and nothing is read or written.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
 use veza_probe::minio::ClusterInfo;
@@ -117,7 +117,7 @@ impl Watch<'_> {
     /// [`Failure`] when a listing broke off.
     pub async fn planned(&self, bucket: &str, on_target: bool) -> Result<Planned, Failure> {
         let began = self.clock.at();
-        let planned = Mutex::new(Planned {
+        let planned = RefCell::new(Planned {
             bucket: bucket.to_owned(),
             ..Planned::default()
         });
@@ -126,14 +126,13 @@ impl Watch<'_> {
             let mut pair = self.pair(bucket, on_target, range);
             while let Some(step) = pair.next().await? {
                 if self.takes(bucket, step.key()) {
-                    let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
-                    planned.take(&step);
+                    planned.borrow_mut().take(&step);
                 }
             }
             Ok::<_, Failure>(())
         });
         try_join_all(listed).await?;
-        let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut planned = planned.into_inner();
         planned.listing_s = self.clock.at().us_since(began) as f64 / 1e6;
         Ok(planned)
     }

@@ -33,20 +33,26 @@ impl Range {
     }
 }
 
-/// Keys that divide a bucket into up to so many ranges, by the folders of its keys (what is before a `/`): of the first folder that has
-/// several. None where it has no folders, or the store does not tell: then it is listed from one end to the other.
-pub async fn by_folder(store: &S3, bucket: &str, prefix: &str, count: usize) -> Vec<String> {
+/// Up to so many ranges of a bucket, by the folders of its keys (what is before a `/`): of the first folder that has several. One where it has
+/// no folders, or the store does not tell.
+pub async fn by_folder(store: &S3, bucket: &str, prefix: &str, count: usize) -> Vec<Range> {
     let mut within = prefix.to_owned();
+    let mut bounds = Vec::new();
     for _ in 0..DEPTH {
-        let Ok(folders) = folders(store, bucket, &within).await else {
-            return Vec::new();
-        };
+        // With one range there is nothing to ask for.
+        if count < 2 {
+            break;
+        }
+        let folders = folders(store, bucket, &within).await.unwrap_or_default();
         match <[String; 1]>::try_from(folders) {
             Ok([only]) => within = only,
-            Err(folders) => return divided(folders, count),
+            Err(folders) => {
+                bounds = divided(folders, count);
+                break;
+            }
         }
     }
-    Vec::new()
+    Range::between(None, bounds)
 }
 
 /// Of keys in their order up to one less than so many, at the same distance of each other.

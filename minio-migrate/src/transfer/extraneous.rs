@@ -2,14 +2,12 @@
 //! listings of the source that agree, and never more than was allowed.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
 use veza_probe::story::Story;
 
 use super::flow::Flow;
 use super::journal::rows::Row;
-use crate::targets::ranges::Range;
 use crate::targets::s3::{Failure, answered};
 use crate::targets::walk::{Entry, Walk};
 
@@ -82,24 +80,21 @@ impl Flow {
     ) -> Result<BTreeMap<String, Entry>, Failure> {
         let rules = &self.rules;
         let place = (rules.prefix.as_str(), None);
-        let count = |versions| rules.listings.of(Some(versions));
-        let bounds = self.journal.bounds(bucket, place, count);
-        let ranges = Range::between(None, bounds.map_err(Failure::silent)?);
-        let found = Mutex::new(BTreeMap::new());
+        let ranges = self.journal.ranges(bucket, place, rules.listings);
+        let ranges = ranges.map_err(Failure::silent)?;
         let listed = ranges.iter().map(async |range| {
             let walk = Walk::new(&self.carrier.source, bucket, &rules.prefix, rules.versions);
             let mut walk = walk.within(range);
+            let mut found = Vec::new();
             while let Some(entry) = walk.next().await? {
                 let is_gone = gone.binary_search_by(|(key, _)| key.as_str().cmp(&entry.key));
                 if is_gone.is_ok() {
-                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                    found.insert(entry.key.clone(), entry);
+                    found.push((entry.key.clone(), entry));
                 }
             }
-            Ok::<_, Failure>(())
+            Ok::<_, Failure>(found)
         });
-        try_join_all(listed).await?;
-        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(try_join_all(listed).await?.into_iter().flatten().collect())
     }
 
     /// Removes one version, if it is there as it was written. One without an id of its own may be another one by now: it is only removed where

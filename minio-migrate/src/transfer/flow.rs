@@ -210,23 +210,15 @@ impl Flow {
         let ended = self.journal.ended(&run.pass, bucket, &rules.prefix);
         ended.map_err(Stopped::Journal)
     }
-}
 
-impl Flow {
     /// The ranges that a pass goes through at the same time. A first pass copies, which takes longer than any listing, and is one that goes on
     /// where it was: it has one.
-    pub fn ranges(&self, bucket: &str, pass: &Pass) -> Result<Vec<Range>, String> {
-        let Rules {
-            prefix, listings, ..
-        } = self.rules.as_ref();
-        let behind = pass.reached.as_deref();
-        let bounds = match pass.is_first {
-            true => Vec::new(),
-            false => self.journal.bounds(bucket, (prefix, behind), |versions| {
-                listings.of(Some(versions))
-            })?,
-        };
-        Ok(Range::between(pass.reached.clone(), bounds))
+    fn ranges(&self, bucket: &str, pass: &Pass) -> Result<Vec<Range>, String> {
+        if pass.is_first {
+            return Ok(Range::between(pass.reached.clone(), Vec::new()));
+        }
+        let place = (self.rules.prefix.as_str(), pass.reached.as_deref());
+        self.journal.ranges(bucket, place, self.rules.listings)
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use crate::cli::Versions;
+use crate::cli::{Listings, Versions};
+use crate::targets::ranges::Range;
 use rows::{Pass, Row, Verified, from_row};
 
 /// What a journal is about. Another run with other words can't go on with it.
@@ -220,20 +221,20 @@ impl Journal {
         })
     }
 
-    /// Keys that divide what is known behind one into ranges of about as many versions; `count` says into how many, by how many there are.
+    /// Ranges of keys behind one in which about as many versions are known; together they have every key behind it.
     ///
     /// # Errors
     /// What stood in the way.
-    pub fn bounds(
+    pub fn ranges(
         &self,
         bucket: &str,
         (prefix, behind): (&str, Option<&str>),
-        count: impl Fn(u64) -> u64,
-    ) -> Result<Vec<String>, String> {
+        listings: Listings,
+    ) -> Result<Vec<Range>, String> {
         let divided = |connection: &Connection| {
             let within = (bucket, prefix, behind.unwrap_or_default());
             let all = rows::count(connection, within)?;
-            let ranges = count(all).clamp(1, all.max(1));
+            let ranges = listings.of(Some(all)).clamp(1, all.max(1));
             let mut bounds: Vec<String> = Vec::new();
             while (bounds.len() as u64) < ranges - 1 {
                 let last = bounds.last().map_or(within.2, String::as_str);
@@ -241,7 +242,7 @@ impl Journal {
                 let Some(next) = next else { break };
                 bounds.push(next);
             }
-            Ok(bounds)
+            Ok(Range::between(behind.map(str::to_owned), bounds))
         };
         tokio::task::block_in_place(|| self.with(divided))
     }

@@ -75,19 +75,13 @@ pub fn judge(copy: &Copy<'_>) -> Judgement {
         return incomplete("conflicts", reason, next);
     }
     if troubles > 0 {
-        return incomplete(
-            "keys-left",
-            format!("{troubles} keys could not be copied: {done}"),
-            RESUME,
-        );
+        let reason = format!("{troubles} keys could not be copied: {done}");
+        return incomplete("keys-left", reason, RESUME);
     }
     if copy.is_empty {
         let reason = "there was nothing to copy".to_owned();
-        return incomplete(
-            "nothing-copied",
-            reason,
-            "look at --bucket, --prefix, --include and --exclude",
-        );
+        let next = "look at --bucket, --prefix, --include and --exclude";
+        return incomplete("nothing-copied", reason, next);
     }
     let mib = counts.bytes as f64 / f64::from(1 << 20);
     let reason = format!(

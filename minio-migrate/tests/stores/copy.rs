@@ -151,10 +151,7 @@ async fn what_is_there_already_is_written_once() {
 async fn what_went_from_the_source_is_removed_only_when_told_and_no_more_than_allowed() {
     let kept = Kept::new("gone");
     let (source, target) = (Arc::new(good()), Arc::new(Store::default()));
-    let ends = (
-        served(Arc::clone(&source)).await,
-        served(Arc::clone(&target)).await,
-    );
+    let ends = both(&source, &target).await;
     let there = || {
         target
             .objects

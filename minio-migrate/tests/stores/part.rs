@@ -10,10 +10,7 @@ use crate::store::*;
 async fn a_part_is_copied_and_compared_and_nothing_else_is_touched() {
     let kept = Kept::new("part");
     let (source, target) = (Arc::new(albums()), Arc::new(Store::default()));
-    let ends = (
-        served(Arc::clone(&source)).await,
-        served(Arc::clone(&target)).await,
-    );
+    let ends = both(&source, &target).await;
     let flag = kept.flag();
     let part = [
         flag.as_str(),

@@ -32,10 +32,7 @@ fn without(keys: &[&str]) -> Store {
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_listed_at_the_same_time_and_every_key_is_compared() {
     let (source, target) = (Arc::new(albums()), Arc::new(albums()));
-    let ends = (
-        served(Arc::clone(&source)).await,
-        served(Arc::clone(&target)).await,
-    );
+    let ends = both(&source, &target).await;
     let came_to = ran("verify", &ends, &[FOUR]).await;
     assert_eq!(came_to, came(0, "all-gates-held"));
     let began = |store: &Store| store.ranges.load(Ordering::Relaxed);
@@ -69,10 +66,7 @@ async fn a_range_that_breaks_off_proves_nothing() {
 async fn a_later_pass_sees_what_changed_in_every_range() {
     let kept = Kept::new("ranges");
     let (source, target) = (Arc::new(albums()), Arc::new(Store::default()));
-    let ends = (
-        served(Arc::clone(&source)).await,
-        served(Arc::clone(&target)).await,
-    );
+    let ends = both(&source, &target).await;
     let flags = [&kept.flag(), FOUR];
     assert_eq!(ran("copy", &ends, &flags).await, came(0, "copied"));
     let began = source.ranges.load(Ordering::Relaxed);

@@ -128,17 +128,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let lab = lab::ensure_up(&groups, &story, true).await?;
     let bench = Bench::new(&lab, clock).await?;
     bench.inside("minio-1", SOONER).await?;
-    let mut summary = Summary::new(args.rounds, args.percent, bench.absent());
-    for shape in &args.shapes {
-        match shape {
-            Shape::Many => summary.many = bench.many(args.percent, &story).await?,
-            shape => summary
-                .rows
-                .extend(bench.shape(*shape, &args, &story).await?),
-        }
-    }
+    let summary = bench.shapes(&args, &story).await;
     story.end();
     bench.inside("minio-1", AS_BEFORE).await?;
+    let mut summary = summary?;
     summary.judge();
     table::tell(&summary)?;
     let path = workspace()?.join("bench/migrate.json");
@@ -217,6 +210,17 @@ impl Bench {
         ];
         let absent = absent.iter().filter(|(tool, _)| tool.is_none());
         absent.map(|(_, how)| (*how).to_owned()).collect()
+    }
+
+    async fn shapes(&self, args: &Args, story: &Story) -> anyhow::Result<Summary> {
+        let mut summary = Summary::new(args.rounds, args.percent, self.absent());
+        for shape in &args.shapes {
+            match shape {
+                Shape::Many => summary.many = self.many(args.percent, story).await?,
+                shape => summary.rows.extend(self.shape(*shape, args, story).await?),
+            }
+        }
+        Ok(summary)
     }
 
     /// Every tool in each round.

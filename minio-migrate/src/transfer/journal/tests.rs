@@ -58,9 +58,10 @@ async fn ranges_have_about_as_many_versions() {
         write(&journal, "b", number);
     }
     write(&journal, "c", 1);
-    let bounds = |prefix: &str, behind: Option<&str>, ranges: u64| {
-        let bounds = journal.bounds("b", (prefix, behind), |_| ranges);
-        bounds.unwrap().join(" ")
+    let bounds = |prefix: &str, behind: Option<&str>, ranges: u8| {
+        let divided = journal.ranges("b", (prefix, behind), Listings::into(ranges));
+        let bounds = divided.unwrap().into_iter().filter_map(|range| range.until);
+        bounds.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(bounds("", None, 1), "");
     // 25 versions in five: a key is never divided, and what is left behind it is less than a fifth.
@@ -75,7 +76,8 @@ async fn ranges_have_about_as_many_versions() {
             .join(" ")
     );
     assert_eq!(bounds("nothing", None, 4), "");
-    assert_eq!(journal.bounds("another", ("", None), |_| 4), Ok(Vec::new()));
+    let whole = journal.ranges("another", ("", None), Listings::into(4));
+    assert_eq!(whole, Ok(vec![Range::default()]));
 }
 
 fn write(journal: &Journal, key: &str, number: u32) {
