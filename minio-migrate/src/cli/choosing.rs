@@ -3,8 +3,8 @@
 /// Only some keys.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Choosing {
-    /// Only keys that fit PATTERN, in which `*` stands for any text, slashes, too; may be repeated, and the variable has commas between. Of a
-    /// part the verdict says that it is one.
+    /// Only keys that fit PATTERN, in which `*` stands for any text, slashes, too; may be repeated, or have commas between (for a comma in a
+    /// key, `*`). Of a part the verdict says that it is one.
     #[arg(
         long = "include",
         env = "MINIO_MIGRATE_INCLUDE",
@@ -13,7 +13,7 @@ pub struct Choosing {
     )]
     included: Vec<String>,
 
-    /// No keys that fit PATTERN, whatever --include says; may be repeated, and the variable has commas between.
+    /// No keys that fit PATTERN, whatever --include says; may be repeated, or have commas between.
     #[arg(
         long = "exclude",
         env = "MINIO_MIGRATE_EXCLUDE",
