@@ -94,3 +94,24 @@ async fn a_later_pass_sees_what_changed_in_every_range() {
     let there = target.objects.lock().unwrap().clone();
     assert_eq!(there, *source.objects.lock().unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_pass_that_is_killed_at_any_moment_loses_no_range() {
+    let kept = Kept::new("killed-ranges");
+    let (source, target) = (Arc::new(albums()), Arc::new(Store::default()));
+    let ends = both(&source, &target).await;
+    let flags = [&kept.flag(), FOUR, "--limit-rate=60"];
+    assert_eq!(ran("copy", &ends, &flags[..2]).await, came(0, "copied"));
+    for (key, bytes) in source.objects.lock().unwrap().iter_mut() {
+        *bytes = format!("another {key}").into_bytes();
+    }
+    let began = source.ranges.load(Ordering::Relaxed);
+    // Six times in one pass, in whichever ranges it is by then.
+    for writes in [1, 2, 5, 9, 14, 20] {
+        killed(&ends, &flags, &target, writes).await;
+    }
+    assert_eq!(ran("copy", &ends, &flags[..2]).await, came(0, "copied"));
+    assert!(source.ranges.load(Ordering::Relaxed) > began);
+    let there = target.objects.lock().unwrap().clone();
+    assert_eq!(there, *source.objects.lock().unwrap());
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -300,32 +301,25 @@ pub async fn verified(source: Store, target: Store, more: &[&str]) -> (i32, Stri
     ran("verify", &ends, more).await
 }
 
-/// Does a word with two stores; returns exit code and reason id.
-pub async fn ran(word: &str, (source, target): &(String, String), more: &[&str]) -> (i32, String) {
-    let args: Vec<String> = [word, "--versions=latest", "--quiet"]
-        .map(str::to_owned)
-        .into();
+/// The program, about to do a word with two stores.
+fn command(word: &str, (source, target): &(String, String), more: &[&str]) -> Command {
     let ends = [
         format!("--source-endpoint={source}"),
         format!("--target-endpoint={target}"),
     ];
-    let args: Vec<String> = args
-        .into_iter()
-        .chain(ends)
-        .chain(more.iter().map(|arg| (*arg).to_owned()))
-        .collect();
-    let ran = tokio::task::spawn_blocking(move || {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let state =
-            std::env::temp_dir().join(format!("minio-migrate-stores-{}", std::process::id()));
-        MIGRATE.run(
-            &args,
-            &[
-                ("VEZA_FORMAT", "json"),
-                ("VEZA_STATE_DIR", state.to_str().unwrap()),
-            ],
-        )
-    });
+    let args = [word, "--versions=latest", "--quiet", &ends[0], &ends[1]];
+    let state = std::env::temp_dir().join(format!("minio-migrate-stores-{}", std::process::id()));
+    let env = [
+        ("VEZA_FORMAT", "json"),
+        ("VEZA_STATE_DIR", state.to_str().unwrap()),
+    ];
+    MIGRATE.command(&[&args, more].concat(), &env)
+}
+
+/// Does a word with two stores; returns exit code and reason id.
+pub async fn ran(word: &str, ends: &(String, String), more: &[&str]) -> (i32, String) {
+    let mut command = command(word, ends, more);
+    let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = ran.await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let told = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -337,6 +331,20 @@ pub async fn ran(word: &str, (source, target): &(String, String), more: &[&str])
         .unwrap_or_default()
         .to_owned();
     (output.status.code().expect("it ended by itself"), reason)
+}
+
+/// Copies to a store, and is killed when it has taken so many writes more.
+pub async fn killed(ends: &(String, String), more: &[&str], target: &Store, writes: usize) {
+    let writes = target.writes.load(Ordering::Relaxed) + writes;
+    let mut command = command("copy", ends, more);
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut check = quiet.spawn().unwrap();
+    while target.writes.load(Ordering::Relaxed) < writes {
+        assert_eq!(check.try_wait().unwrap(), None, "it ended by itself");
+        veza_probe::clock::sleep(Duration::from_millis(2)).await;
+    }
+    check.kill().unwrap();
+    check.wait().unwrap();
 }
 
 pub const OBJECTS: [(&str, &str); 5] = [
