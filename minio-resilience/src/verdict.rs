@@ -36,6 +36,8 @@ pub struct Seen {
     pub writes_tried: bool,
     /// The longest that reads failed, in seconds: where none did, what could hide between two.
     pub read_outage_s: Option<Measured>,
+    /// Whether any read of the client failed.
+    pub reads_failed: bool,
     /// Reads that failed after service was back.
     pub failed_reads: Option<u64>,
     /// Why the act was not played to its end.
@@ -125,6 +127,7 @@ impl Seen {
         self.read_without = (observation.seen.read_away as u64).saturating_sub(failed);
         let samples = observation.client.steady();
         let outages = outage::outages(samples);
+        self.reads_failed = !outages.is_empty();
         let longest = outage::client_outage(&outages, args.drill.settle);
         let hidden_us = micros(outage::detectable(&observation.client.shape));
         let none = Interval::new(0, Some(hidden_us));
@@ -362,10 +365,11 @@ fn held(seen: &Seen) -> String {
     let meanwhile = match (promise.reads, promise.writes) {
         (true, true) => "every object was read right".to_owned(),
         (true, false) => {
-            format!(
-                "reads failed for {}, every object was read right, writes were refused",
-                seconds(seen.read_outage_s)
-            )
+            let reads = match seen.reads_failed {
+                true => format!("reads failed for {}", seconds(seen.read_outage_s)),
+                false => "no read failed".to_owned(),
+            };
+            format!("{reads}, every object was read right, writes were refused")
         }
         (false, _) => "nothing was served, and nothing was corrupted".to_owned(),
     };

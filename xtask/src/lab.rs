@@ -25,6 +25,7 @@ mod provision;
 mod snapshot;
 mod status;
 mod surroundings;
+mod leavings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -39,6 +40,7 @@ use certificates::Authority;
 use image::Image;
 pub use image::cache;
 use keep::{Credentials, Keep};
+pub use leavings::{Traits, traits, whole};
 use packages::Missing;
 use plan::Wanted;
 use program::{GoProgramSpec, ProgramSpec};
@@ -319,26 +321,6 @@ pub async fn ensure_up(groups: &[String], story: &Story, install: bool) -> anyho
 /// As [`ensure_up`].
 pub async fn reset(groups: &[String], story: &Story) -> anyhow::Result<()> {
     reset_groups(&Description::read(None)?, groups, &Tale::new(story)).await
-}
-
-/// What Incus says of each instance of these groups that changes only when somebody touches it: its start, its
-/// state, its keys and its devices.
-///
-/// # Errors
-/// When Incus does not answer.
-pub async fn traits(groups: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    let plan = Description::read(None)?;
-    let incus = connect(&plan).await?;
-    let mut traits = BTreeMap::new();
-    for wanted in bare(&plan, groups)?.into_iter().flatten() {
-        let mut found = incus.instance(&wanted.spec.name).await?;
-        found.config.retain(|key, _| !key.starts_with("volatile."));
-        let (start, state) = (found.init_pid, found.status);
-        let (config, devices) = (found.config, found.devices);
-        let text = format!("{state:?} since process {start}, {config:?} {devices:?}");
-        traits.insert(wanted.spec.name.to_string(), text);
-    }
-    Ok(traits)
 }
 
 /// How each instance of these groups is (of all groups when none is named).

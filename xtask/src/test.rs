@@ -17,9 +17,9 @@ use veza_probe::story::Story;
 
 use crate::cargo::{self, Program};
 use crate::drill::{CHECKS, Check, DAEMONS, not_up, unless};
-use crate::lab::{self, Lab};
+use crate::lab::{self, Lab, Traits};
 
-use lab_test::{LabTest, Outcome};
+use lab_test::{LabTest, Leaves, Outcome, Ready};
 
 /// The longest that one lab test may take, without its reset.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
@@ -190,14 +190,45 @@ async fn without_lab(stop: &Stop) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
-/// The groups that are as a reset left them, after a test: its own, where it left them untouched and they are
-/// fresh. All others may need what another test has changed.
-fn after(fresh: Vec<String>, was_fresh: bool, outcome: &Outcome) -> Vec<String> {
-    let test = &outcome.test;
-    match outcome.complaint {
-        None if test.leaves_untouched && was_fresh => fresh,
-        None if test.leaves_untouched => test.groups.clone(),
-        _ => Vec::new(),
+/// What is known of the lab's groups between two tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// Groups that are as a reset left them.
+    fresh: Vec<String>,
+    /// Groups that a test has used and left whole.
+    whole: Vec<String>,
+}
+
+impl Known {
+    /// What a test's groups need before it.
+    fn ready(&self, test: &LabTest) -> Ready {
+        let fresh = |group: &String| self.fresh.contains(group);
+        let whole = |group: &String| fresh(group) || self.whole.contains(group);
+        if test.groups.iter().all(fresh) {
+            Ready::Fresh
+        } else if test.leaves == Leaves::Whole && test.groups.iter().all(whole) {
+            Ready::Whole
+        } else {
+            Ready::Reset
+        }
+    }
+
+    /// After a test. What was left untouched stays what it was; of all other groups nothing is known then, as they may need what this test
+    /// has changed.
+    fn after(self, outcome: &Outcome) -> Known {
+        let groups = outcome.test.groups.clone();
+        match (outcome.left, outcome.ready) {
+            (Leaves::Untouched, Ready::Fresh) => self,
+            (Leaves::Untouched, _) => Known {
+                fresh: groups,
+                whole: Vec::new(),
+            },
+            (Leaves::Whole, _) => Known {
+                fresh: Vec::new(),
+                whole: groups,
+            },
+            (Leaves::Somehow, _) => Known::default(),
+        }
     }
 }
 
@@ -213,15 +244,15 @@ struct Run {
 impl Run {
     /// One at a time: a drill is measured, and keys of the lab's project that a test sets (`user.veza.halt`) are
     /// for every group. Light ones first, those that change the host last.
-    /// After a test that leaves its groups untouched the next one of those groups finds them reset already.
+    /// After a test that leaves its groups untouched the next one of those groups finds them reset already; those that leave them whole
+    /// follow each other.
     async fn all(&self, mut tests: Vec<LabTest>) -> Vec<Outcome> {
-        tests.sort_by_key(|test| (test.class, !test.leaves_untouched, test.groups.clone()));
+        tests.sort_by_key(|test| (test.class, test.leaves, test.groups.clone()));
         let mut outcomes = Vec::new();
-        let mut fresh = Vec::new();
+        let mut known = Known::default();
         for test in tests {
-            let is_fresh = test.groups.iter().all(|group| fresh.contains(group));
-            let outcome = self.one(test, is_fresh).await;
-            fresh = after(fresh, is_fresh, &outcome);
+            let outcome = self.one(test, &known).await;
+            known = known.after(&outcome);
             outcomes.push(outcome);
             self.tell(&outcomes);
         }
@@ -239,55 +270,79 @@ impl Run {
         }
     }
 
-    /// Resets the test's groups, where they are not fresh from a reset, and runs it.
-    async fn one(&self, test: LabTest, is_fresh: bool) -> Outcome {
+    /// Makes the test's groups ready, and runs it.
+    async fn one(&self, test: LabTest, known: &Known) -> Outcome {
         let began = self.clock.at();
         let log = self.logs.join(test.log_name());
-        let groups = test.groups.join(", ");
-        let reset = match is_fresh {
-            true => Ok(()),
-            false => {
-                let name = &test.name;
-                self.story.doing(&format!("{name}: resetting {groups}"));
-                lab::reset(&test.groups, &self.story).await
-            }
-        };
-        let ready = self.clock.at();
+        let readied = self.readied(&test, known.ready(&test)).await;
+        let ready_at = self.clock.at();
         self.story.doing(&test.name);
-        let complaint = match reset {
-            Ok(()) if test.leaves_untouched => self.untouched(&test, &log).await.err(),
-            Ok(()) => self.program(&test, &log).await.err(),
-            Err(error) => Some(format!("its groups could not be reset: {error:#}")),
+        let (ready, came_to) = match readied {
+            Ok(ready) => (ready, self.judged(&test, &log).await),
+            Err(error) => {
+                let words = format!("its groups could not be reset: {error:#}");
+                (Ready::Reset, Err(words))
+            }
         };
         let ended = self.clock.at();
         Outcome {
             test,
-            complaint,
+            left: came_to.clone().unwrap_or(Leaves::Somehow),
+            complaint: came_to.err(),
             log,
-            reset_s: ready.us_since(began) as f64 / 1e6,
-            took_s: ended.us_since(ready) as f64 / 1e6,
+            ready,
+            ready_s: ready_at.us_since(began) as f64 / 1e6,
+            took_s: ended.us_since(ready_at) as f64 / 1e6,
         }
     }
 
-    /// Runs a test that leaves the lab untouched, which fails where Incus sees a difference afterwards: another
-    /// start of an instance, another state, key or device.
-    async fn untouched(&self, test: &LabTest, log: &Path) -> Result<(), String> {
+    /// Makes the test's groups ready; how that was done at last. Groups that were left whole, and do not come to be so, are reset.
+    async fn readied(&self, test: &LabTest, ready: Ready) -> anyhow::Result<Ready> {
+        let (name, groups) = (&test.name, test.groups.join(", "));
+        match ready {
+            Ready::Fresh => return Ok(ready),
+            Ready::Whole => {
+                self.story
+                    .doing(&format!("{name}: until {groups} is whole"));
+                if lab::whole(&test.groups).await.is_ok() {
+                    return Ok(ready);
+                }
+            }
+            Ready::Reset => {}
+        }
+        self.story.doing(&format!("{name}: resetting {groups}"));
+        lab::reset(&test.groups, &self.story).await?;
+        Ok(Ready::Reset)
+    }
+
+    /// Runs a test, and looks how it left its groups. One that was to leave the lab untouched fails where Incus sees a difference afterwards:
+    /// another start of an instance, another state, key or device.
+    async fn judged(&self, test: &LabTest, log: &Path) -> Result<Leaves, String> {
+        if test.leaves == Leaves::Somehow {
+            self.program(test, log).await?;
+            return Ok(Leaves::Somehow);
+        }
         let traits = async || {
             let traits = lab::traits(&test.groups).await;
             traits.map_err(|error| format!("the lab can't be asked what it is: {error:#}"))
         };
-        let before: BTreeMap<String, String> = traits().await?;
+        let before: BTreeMap<String, Traits> = traits().await?;
         self.program(test, log).await?;
         let now = traits().await?;
+        let settings = |all: &BTreeMap<String, Traits>| -> Vec<String> {
+            all.values().map(|traits| traits.settings.clone()).collect()
+        };
         let touched = before
             .iter()
             .find(|(name, was)| now.get(*name) != Some(*was));
-        match touched {
-            None => Ok(()),
-            Some((name, was)) => Err(format!(
+        match (test.leaves, touched) {
+            (_, None) => Ok(test.leaves),
+            (Leaves::Untouched, Some((name, was))) => Err(format!(
                 "it was to leave the lab untouched; {name} is {:?} and was {was:?}",
                 now.get(name)
             )),
+            (_, Some(_)) if settings(&before) == settings(&now) => Ok(Leaves::Whole),
+            (_, Some(_)) => Ok(Leaves::Somehow),
         }
     }
 
@@ -340,32 +395,72 @@ mod tests {
         assert_eq!(known_groups(), known);
     }
 
+    fn test(leaves: Leaves, groups: &[&str]) -> LabTest {
+        LabTest {
+            name: "light::a".to_owned(),
+            class: lab_test::Class::Light,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            leaves,
+            package: "drop-check".to_owned(),
+            folder: PathBuf::new(),
+            program: PathBuf::new(),
+        }
+    }
+
+    fn known(fresh: &[&str], whole: &[&str]) -> Known {
+        let owned = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect();
+        Known {
+            fresh: owned(fresh),
+            whole: owned(whole),
+        }
+    }
+
     #[test]
-    fn only_a_test_that_passed_and_leaves_all_untouched_spares_a_reset() {
-        let outcome = |leaves_untouched: bool, complaint: Option<&str>| Outcome {
-            test: LabTest {
-                name: "light::a".to_owned(),
-                class: lab_test::Class::Light,
-                groups: vec!["one".to_owned()],
-                leaves_untouched,
-                package: "drop-check".to_owned(),
-                folder: PathBuf::new(),
-                program: PathBuf::new(),
-            },
-            complaint: complaint.map(str::to_owned),
-            log: PathBuf::new(),
-            reset_s: 0.0,
-            took_s: 0.0,
+    fn only_what_a_test_left_untouched_or_whole_spares_a_reset() {
+        let after = |before: &Known, ready: Ready, left: Leaves| {
+            let outcome = Outcome {
+                test: test(left, &["one"]),
+                left,
+                complaint: None,
+                log: PathBuf::new(),
+                ready,
+                ready_s: 0.0,
+                took_s: 0.0,
+            };
+            before.clone().after(&outcome)
         };
-        let (none, one) = (Vec::new(), vec!["one".to_owned()]);
-        let both = vec!["one".to_owned(), "two".to_owned()];
-        assert_eq!(after(both.clone(), true, &outcome(true, None)), both);
-        assert_eq!(after(none.clone(), false, &outcome(true, None)), one);
+        let both = known(&["one", "two"], &["three"]);
+        assert_eq!(after(&both, Ready::Fresh, Leaves::Untouched), both);
         // What was fresh before a reset may need what was reset.
-        let other = vec!["two".to_owned()];
-        assert_eq!(after(other, false, &outcome(true, None)), one);
-        assert_eq!(after(both.clone(), true, &outcome(false, None)), none);
-        assert_eq!(after(both, true, &outcome(true, Some("x"))), none);
+        let other = known(&["two"], &["three"]);
+        assert_eq!(
+            after(&other, Ready::Reset, Leaves::Untouched),
+            known(&["one"], &[])
+        );
+        for ready in [Ready::Fresh, Ready::Whole, Ready::Reset] {
+            assert_eq!(after(&both, ready, Leaves::Whole), known(&[], &["one"]));
+            assert_eq!(after(&both, ready, Leaves::Somehow), Known::default());
+        }
+    }
+
+    #[test]
+    fn only_a_test_that_leaves_its_groups_whole_takes_used_ones() {
+        let used = known(&["one"], &["two"]);
+        for (leaves, groups, ready) in [
+            (Leaves::Somehow, &["one"][..], Ready::Fresh),
+            (Leaves::Somehow, &["one", "two"], Ready::Reset),
+            (Leaves::Untouched, &["two"], Ready::Reset),
+            (Leaves::Whole, &["one"], Ready::Fresh),
+            (Leaves::Whole, &["two"], Ready::Whole),
+            (Leaves::Whole, &["one", "two"], Ready::Whole),
+            (Leaves::Whole, &["two", "three"], Ready::Reset),
+        ] {
+            assert_eq!(
+                used.ready(&test(leaves, groups)),
+                ready,
+                "{leaves:?} {groups:?}"
+            );
+        }
     }
 
     #[tokio::test]

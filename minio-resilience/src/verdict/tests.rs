@@ -30,6 +30,7 @@ fn good() -> Seen {
         }),
         writes_tried: true,
         read_outage_s: between(9.0, 10.0),
+        reads_failed: true,
         failed_reads: Some(0),
         unread: Some(0),
         unread_after: Some(0),
@@ -53,6 +54,22 @@ fn with(change: impl FnOnce(&mut Seen)) -> (Verdict, String) {
     let mut seen = good();
     change(&mut seen);
     judged(&seen)
+}
+
+#[test]
+fn an_outage_is_told_only_where_a_read_failed() {
+    let sentence = |seen: &Seen| judge(seen, &gates(seen, &PROMISES)).reason;
+    let told = sentence(&good());
+    assert!(
+        told.contains("lost: reads failed for 9.00 to 10.00 s, every"),
+        "{told}"
+    );
+    let told = sentence(&Seen {
+        read_outage_s: between(0.0, 5.05),
+        reads_failed: false,
+        ..good()
+    });
+    assert!(told.contains("lost: no read failed, every"), "{told}");
 }
 
 #[test]

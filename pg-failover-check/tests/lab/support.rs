@@ -6,7 +6,7 @@ use std::time::Duration;
 use lab_test::Subject;
 pub use lab_test::{MINUTE, Ran, Running, name, variable};
 use veza_probe::clock;
-use veza_probe::incus::Status;
+use veza_probe::incus::{StateChange, Status};
 
 /// The check, the lab, and a folder of this test's own.
 pub struct Lab(Subject);
@@ -90,6 +90,13 @@ impl Lab {
             .sql(instance, "veza", "select pg_postmaster_start_time()")
             .await;
         (self.instance(instance).await.init_pid, started)
+    }
+
+    /// What a test has stopped itself runs again, for the next one.
+    pub async fn start_again(&self, instance: &str) {
+        let instance = name(instance);
+        let start = self.incus.set_state(&instance, StateChange::Start, MINUTE);
+        start.await.unwrap();
     }
 
     pub async fn until_stopped(&self, instance: &str, check: &mut Running) {

@@ -1,8 +1,4 @@
 //! Loads, and what goes wrong under them.
 
-#[path = "heavy/ends.rs"]
-mod ends;
-#[path = "heavy/failures.rs"]
 mod failures;
-#[path = "heavy/passes.rs"]
-mod passes;
+mod whole;

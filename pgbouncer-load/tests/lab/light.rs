@@ -1,4 +1,3 @@
 //! What is refused before anything is loaded.
 
-#[path = "light/refusals.rs"]
 mod refusals;

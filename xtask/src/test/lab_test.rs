@@ -28,9 +28,29 @@ impl Class {
     }
 }
 
-/// The module of tests that leave their groups as they found them: the next test needs no reset. The runner does
-/// not take their word for it, see [`super::Run`].
-const UNTOUCHED: &str = "untouched";
+/// How a test leaves its groups, by the module that it stands in. The runner does not take its word for it, see
+/// [`super::Run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Leaves {
+    /// As it found them: the next test needs no reset. Module `untouched`.
+    Untouched,
+    /// Whole, with all settings that it found, though perhaps with other roles: the next test of this kind, which
+    /// can do with that, needs no reset. Module `whole`.
+    Whole,
+    /// Somehow.
+    Somehow,
+}
+
+impl Leaves {
+    fn of(name: &str) -> Leaves {
+        let in_module = |module| name.split("::").any(|m| m == module);
+        match (in_module("untouched"), in_module("whole")) {
+            (true, _) => Leaves::Untouched,
+            (false, true) => Leaves::Whole,
+            (false, false) => Leaves::Somehow,
+        }
+    }
+}
 
 /// A test to run.
 #[derive(Clone, Debug)]
@@ -41,8 +61,8 @@ pub(super) struct LabTest {
     pub(super) class: Class,
     /// The lab's groups that it needs.
     pub(super) groups: Vec<String>,
-    /// Whether it leaves them as it found them.
-    pub(super) leaves_untouched: bool,
+    /// How it leaves them.
+    pub(super) leaves: Leaves,
     /// The check that it tests.
     pub(super) package: String,
     /// The folder it runs in, as under cargo.
@@ -67,7 +87,7 @@ impl LabTest {
             name: name.to_owned(),
             class,
             groups: groups.map(|group| (*group).to_owned()).collect(),
-            leaves_untouched: name.split("::").any(|module| module == UNTOUCHED),
+            leaves: Leaves::of(name),
             package: check.name.to_owned(),
             folder: program.folder.clone(),
             program: program.path.clone(),
@@ -80,6 +100,17 @@ impl LabTest {
     }
 }
 
+/// How the groups of a test were made ready for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// They were fresh from a reset.
+    Fresh,
+    /// Another test had left them whole.
+    Whole,
+    /// They were reset.
+    Reset,
+}
+
 /// What came of a test.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -89,8 +120,12 @@ pub(super) struct Outcome {
     pub(super) complaint: Option<String>,
     /// Where its output is.
     pub(super) log: PathBuf,
-    /// How long the reset of its groups took.
-    pub(super) reset_s: f64,
+    /// How it left its groups, as far as Incus can see.
+    pub(super) left: Leaves,
+    /// How its groups were made ready.
+    pub(super) ready: Ready,
+    /// How long that took.
+    pub(super) ready_s: f64,
     /// How long the test itself took.
     pub(super) took_s: f64,
 }
@@ -160,10 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn a_module_says_that_the_lab_is_left_untouched() {
-        let leaves = |name| test(name, &["one"]).unwrap().leaves_untouched;
-        assert!(leaves("light::untouched::a") && leaves("light::untouched::pooler::a"));
-        assert!(!leaves("light::a") && !leaves("light::untouched_by_a"));
+    fn a_module_says_how_the_lab_is_left() {
+        for (name, leaves) in [
+            ("light::untouched::a", Leaves::Untouched),
+            ("light::untouched::pooler::a", Leaves::Untouched),
+            ("light::whole::untouched::a", Leaves::Untouched),
+            ("heavy::whole::a", Leaves::Whole),
+            ("light::a", Leaves::Somehow),
+            ("light::untouched_by_a", Leaves::Somehow),
+            ("light::a_whole", Leaves::Somehow),
+        ] {
+            assert_eq!(test(name, &["one"]).unwrap().leaves, leaves, "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lab_test::Outcome;
+use super::lab_test::{Outcome, Ready};
 
 /// How much of a log is shown when its test failed.
 const TAIL_LINES: usize = 40;
@@ -14,11 +14,18 @@ pub(super) fn line(outcome: &Outcome) -> String {
         test,
         complaint,
         log,
-        reset_s,
+        ready,
+        ready_s,
         took_s,
+        ..
     } = outcome;
     let (package, name) = (&test.package, &test.name);
-    let times = format!("{took_s:.1} s, after a reset of {reset_s:.1} s");
+    let before = match ready {
+        Ready::Fresh => "on a fresh lab".to_owned(),
+        Ready::Whole => format!("on a lab that was whole again after {ready_s:.1} s"),
+        Ready::Reset => format!("after a reset of {ready_s:.1} s"),
+    };
+    let times = format!("{took_s:.1} s, {before}");
     match complaint {
         None => format!("ok      {package} {name} ({times})"),
         Some(complaint) => {
@@ -42,7 +49,7 @@ fn tail(text: &str) -> String {
 pub(super) fn text(outcomes: &[Outcome]) -> String {
     let mut seconds: BTreeMap<String, f64> = BTreeMap::new();
     for outcome in outcomes {
-        let all = outcome.reset_s + outcome.took_s;
+        let all = outcome.ready_s + outcome.took_s;
         *seconds.entry(outcome.test.groups.join("+")).or_default() += all;
     }
     let groups = seconds
@@ -111,7 +118,7 @@ pub(super) fn failed(outcomes: &[Outcome]) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::lab_test::{Class, LabTest};
+    use super::super::lab_test::{Class, LabTest, Leaves};
     use super::*;
 
     fn outcome(group: &str, complaint: Option<&str>) -> Outcome {
@@ -120,14 +127,16 @@ mod tests {
                 name: "light::a".to_owned(),
                 class: Class::Light,
                 groups: vec![group.to_owned()],
-                leaves_untouched: false,
+                leaves: Leaves::Somehow,
                 package: "drop-check".to_owned(),
                 folder: PathBuf::new(),
                 program: PathBuf::new(),
             },
             complaint: complaint.map(str::to_owned),
             log: PathBuf::from("/nowhere/a.log"),
-            reset_s: 15.0,
+            left: Leaves::Somehow,
+            ready: Ready::Reset,
+            ready_s: 15.0,
             took_s: 75.0,
         }
     }

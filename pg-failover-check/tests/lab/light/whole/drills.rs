@@ -126,37 +126,6 @@ async fn a_probe_that_fails_early_in_a_control_run_does_not_pass() {
 
 #[tokio::test]
 #[ignore = "needs the lab"]
-async fn a_standby_that_is_held_down_fails_the_drill_and_the_primary_is_back() {
-    let lab = Lab::new("held").await;
-    let (primary, other) = lab.roles().await;
-    let before = lab.start_of(&primary).await;
-    // The longest fault ends it: it is just long enough to miss a target that the timers could meet.
-    let targets = ["--rto-target", "9", "--redundancy-target", "5"];
-    let args = [&targets[..], &["--max-fault", "10", "--warm-up", "0.5"]].concat();
-    let mut check = lab.start(&args);
-    lab.until_stopped(&primary, &mut check).await;
-    let hold = "mkdir -p /run/systemd/system/pgautofailover.service.d && \
-                printf '[Service]\\nRestart=no\\n' \
-                >/run/systemd/system/pgautofailover.service.d/hold.conf && \
-                systemctl daemon-reload && \
-                systemctl kill --kill-whom=all --signal=KILL pgautofailover.service";
-    let held = lab
-        .incus
-        .exec(&name(&other), &["sh", "-c", hold], MINUTE)
-        .await
-        .unwrap();
-    assert_eq!(held.code, 0, "{}", held.stderr);
-    let ran = lab.ran(&check.ended());
-    assert_eq!(
-        (ran.code, &ran.report["verdict"]),
-        (2, &Value::from("fail"))
-    );
-    assert!(ran.measured("rto").0 > 9.0);
-    lab.runs_again(&primary, &before).await;
-}
-
-#[tokio::test]
-#[ignore = "needs the lab"]
 async fn a_monitor_that_is_lost_in_mid_drill_ends_at_the_longest_fault_undone() {
     let lab = Lab::new("lost-monitor").await;
     let (primary, _) = lab.roles().await;

@@ -5,7 +5,7 @@ use std::fs;
 use veza_probe::incus::FileKind;
 
 use super::POOLER;
-use crate::light::writers::METRICS;
+use crate::light::whole::writers::METRICS;
 use crate::support::{Lab, MINUTE, name};
 
 /// What Prometheus' own tool, says of a metrics file: its exit code and its words.

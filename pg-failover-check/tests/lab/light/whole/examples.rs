@@ -70,6 +70,7 @@ async fn the_crontab_mails_only_when_there_is_something_to_do() {
     assert_eq!(refused.status.code(), Some(1));
     let mail = String::from_utf8(refused.stdout).unwrap();
     assert!(mail.starts_with("REFUSED "), "{mail}");
+    lab.start_again(standby.as_str()).await;
 }
 
 #[tokio::test]
@@ -99,6 +100,7 @@ async fn the_makefile_runs_its_drills_in_a_row_and_stops_at_the_first_that_fails
     stop.await.unwrap();
     assert_ne!(shell(&lab, &make).status.code(), Some(0));
     assert_eq!(runs(&lab), 3, "the second is not begun");
+    lab.start_again(standby.as_str()).await;
 }
 
 #[tokio::test]

@@ -183,6 +183,10 @@ async fn of_two_nodes_that_claim_it_none_is_chosen() {
         "{}",
         refused.stderr
     );
+    for table in ["node", "formation"] {
+        let all = format!("delete from pgautofailover.{table} where formationid = 'two'");
+        lab.ask_monitor(&all).await;
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod metrics;
 
-use crate::light::writers::METRICS;
+use crate::light::whole::writers::METRICS;
 use crate::support::{Lab, MINUTE, name, variable};
 
 /// The instance of the pooler.

@@ -1,0 +1,4 @@
+//! Tests that leave formation and pooler whole.
+
+mod ends;
+mod passes;
