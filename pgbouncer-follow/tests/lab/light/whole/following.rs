@@ -113,4 +113,6 @@ async fn a_dry_run_says_what_it_would_write_and_changes_nothing() {
         .shell(POOLER, &format!("stat --format '%U %a' {FILE}"))
         .await;
     assert_eq!(owner, "postgres 640");
+    lab.shell(POOLER, "systemctl start pgbouncer-follow").await;
+    lab.until_metric("following 1").await;
 }
