@@ -63,6 +63,7 @@ async fn a_pooler_that_follows_nobody_misses_the_promise_though_the_nodes_keep_i
     let phases = ran.report["phases"].as_array().unwrap();
     let there = |name: &str| phases.iter().any(|p| p["name"] == name);
     assert!(there("writable") && !there("pooler follows"));
+    lab.pooler_unit("start", "pgbouncer-follow").await;
 }
 
 #[tokio::test]
