@@ -388,7 +388,7 @@ mod tests {
         let failure = |code, word: &str| Failure {
             code: Some(code),
             word: Some(word.to_owned()),
-            words: String::new(),
+            ..Failure::silent("")
         };
         assert_eq!(
             none(&failure(404, "NoSuchLifecycleConfiguration")),

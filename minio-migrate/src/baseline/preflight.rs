@@ -217,8 +217,7 @@ mod tests {
     fn only_a_refusal_stands_in_the_way() {
         let failure = |code| Failure {
             code,
-            word: None,
-            words: "so it is".to_owned(),
+            ..Failure::silent("so it is")
         };
         let tried = |code| vec![("write", "s3:PutObject", Err(failure(code)))];
         let place = ("b", "k");

@@ -15,10 +15,11 @@ use crate::transfer::journal::Journal;
 use crate::transfer::journal::rows::{Row, Verified};
 
 /// How long is waited before each further reading of what a node says is not there, and is listed.
-const LISTED_AGAIN: [Duration; 3] = [
+const LISTED_AGAIN: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
+    Duration::from_secs(8),
 ];
 
 /// All that belongs to an object beside its bytes, as far as S3 lets it be written: of an answer to GET or HEAD, which are two types
@@ -275,7 +276,7 @@ impl Comparer {
     }
 
     /// Reads a version. Just after its start a node of MinIO has been seen to answer 404 for objects that all nodes list and the others
-    /// have: what is still listed is asked for again, counted, and at last unread, as nobody has removed it.
+    /// have: what is still listed is asked for again, of nodes that have not said so, counted, and at last unread, as nobody has removed it.
     async fn read(
         &self,
         store: &S3,
@@ -283,21 +284,23 @@ impl Comparer {
         version: &Version,
         writer: Option<&str>,
     ) -> Result<Content, Failure> {
-        let mut content = read(store, place, version, writer).await;
-        for pause in LISTED_AGAIN {
-            match &content {
-                Err(failure) if failure.is_gone() && is_listed(store, place, version).await => {}
-                _ => return content,
+        let mut avoided: Vec<String> = writer.map(str::to_owned).into_iter().collect();
+        let mut pauses = LISTED_AGAIN.iter();
+        loop {
+            let nodes: Vec<&str> = avoided.iter().map(String::as_str).collect();
+            let content = read(store, place, version, &nodes).await;
+            let Err(failure) = content else {
+                return content;
+            };
+            if !failure.is_gone() || !is_listed(store, place, version).await {
+                return Err(failure);
             }
+            let Some(pause) = pauses.next() else {
+                return Err(Failure::silent(format!("it is listed, and yet: {failure}")));
+            };
             self.book.count(|seen| seen.denied += 1);
-            clock::sleep(pause).await;
-            content = read(store, place, version, writer).await;
-        }
-        match content {
-            Err(failure) if failure.is_gone() && is_listed(store, place, version).await => {
-                Err(Failure::silent(format!("it is listed, and yet: {failure}")))
-            }
-            content => content,
+            avoided.extend(failure.node);
+            clock::sleep(*pause).await;
         }
     }
 
@@ -419,14 +422,14 @@ async fn is_listed(store: &S3, place: &Place<'_>, version: &Version) -> bool {
 }
 
 /// Reads a version, hashes its bytes, and gathers what belongs to it. A body that ends early or stands still is read again.
-/// Where there are several nodes, another one is asked than the one that wrote it.
+/// Where there are several nodes, another one is asked than those that are avoided.
 async fn read(
     store: &S3,
     place: &Place<'_>,
     version: &Version,
-    writer: Option<&str>,
+    avoided: &[&str],
 ) -> Result<Content, Failure> {
-    let read = store.ask_avoiding(writer, |client| async move {
+    let read = store.ask_avoiding(avoided, |client| async move {
         read_once(&client, place, version).await
     });
     let (mut content, node) = read.await?;

@@ -66,6 +66,8 @@ pub struct Failure {
     pub word: Option<String>,
     /// What was said, for people.
     pub words: String,
+    /// The node that said so.
+    pub node: Option<String>,
 }
 
 impl fmt::Display for Failure {
@@ -81,6 +83,7 @@ impl Failure {
             code: None,
             word: None,
             words: words.into(),
+            node: None,
         }
     }
 
@@ -187,13 +190,13 @@ impl S3 {
     }
 
     /// The nodes in the order in which they are asked: in turn, those that did not answer lately and the avoided one last.
-    fn order(&self, avoided: Option<&str>) -> Vec<&Node> {
+    fn order(&self, avoided: &[&str]) -> Vec<&Node> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
         let (behind, ahead) = self.nodes.split_at(first);
         let mut nodes: Vec<&Node> = ahead.iter().chain(behind).collect();
         let now_us = self.clock.at().0;
         let is_away = |node: &Node| node.away_us.load(Ordering::Relaxed) > now_us;
-        nodes.sort_by_key(|node| (is_away(node), Some(node.name.as_str()) == avoided));
+        nodes.sort_by_key(|node| (is_away(node), avoided.contains(&node.name.as_str())));
         nodes
     }
 
@@ -206,16 +209,16 @@ impl S3 {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        self.ask_avoiding(None, ask).await.map(|(answer, _)| answer)
+        self.ask_avoiding(&[], ask).await.map(|(answer, _)| answer)
     }
 
-    /// As [`S3::ask`], of another node than this one first, where there is one; and which node it was.
+    /// As [`S3::ask`], of other nodes than these first, where there are some; and which node it was.
     ///
     /// # Errors
     /// The last [`Failure`], with the node.
     pub async fn ask_avoiding<T, F>(
         &self,
-        avoided: Option<&str>,
+        avoided: &[&str],
         ask: impl Fn(Client) -> F,
     ) -> Result<(T, String), Failure>
     where
@@ -243,7 +246,11 @@ impl S3 {
                         node.away_us.store(until.0, Ordering::Relaxed);
                     }
                     let words = format!("{}: {}", node.name, failure.words);
-                    last = Failure { words, ..failure };
+                    last = Failure {
+                        words,
+                        node: Some(node.name.clone()),
+                        ..failure
+                    };
                     if !last.is_passing() {
                         break;
                     }
@@ -300,7 +307,11 @@ where
         (None, _, Some(code)) => format!("status {code}"),
         _ => causes(error),
     };
-    Failure { code, word, words }
+    Failure {
+        code,
+        word,
+        ..Failure::silent(words)
+    }
 }
 
 /// An error and what caused it, each once.

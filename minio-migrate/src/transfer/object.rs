@@ -254,7 +254,7 @@ impl Carrier {
                 etag: answer.e_tag.unwrap_or_default(),
             })
         };
-        self.target.ask_avoiding(None, ask).await
+        self.target.ask_avoiding(&[], ask).await
     }
 
     /// Whether a version stands on the target as the newest, and did not before.
@@ -299,7 +299,7 @@ impl Carrier {
                 is_encrypted: false,
             })
         };
-        let (taken, node) = self.target.ask_avoiding(None, ask).await?;
+        let (taken, node) = self.target.ask_avoiding(&[], ask).await?;
         Ok(carried(version, [0; 32], taken, node, Vec::new()))
     }
 }

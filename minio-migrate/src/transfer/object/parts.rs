@@ -246,7 +246,7 @@ impl Upload<'_> {
                 etag: answer.e_tag.unwrap_or_default(),
             })
         };
-        Ok(carrier.target.ask_avoiding(None, ask).await?)
+        Ok(carrier.target.ask_avoiding(&[], ask).await?)
     }
 
     /// What was sent is removed. What could not be is removed by the target itself after some days.
