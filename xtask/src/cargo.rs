@@ -53,20 +53,24 @@ pub fn fresh_folder(under: &str, clock: Clock) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Cargo, in the workspace, with the environment that a shell would give it: what `cargo run` adds
-/// for xtask would make build scripts run anew each time.
+/// Cargo, in the workspace, as a shell would start it.
 ///
 /// # Errors
 /// When xtask was built outside of a workspace.
 pub fn cargo() -> anyhow::Result<Command> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    Ok(as_from_a_shell(Command::new(program).folder(workspace()?)))
+}
+
+/// A command with the environment that a shell would give it: where cargo is started by it, what `cargo run` adds for xtask would make build
+/// scripts run anew, and all that needs them be compiled once more.
+pub fn as_from_a_shell(command: Command) -> Command {
     let added = |name: &str| {
         name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
     };
-    let command = Command::new(program).folder(workspace()?);
-    Ok(std::env::vars_os()
+    std::env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(added))
-        .fold(command, |command, (name, _)| command.env_remove(name)))
+        .fold(command, |command, (name, _)| command.env_remove(name))
 }
 
 /// Builds with cargo's own progress on the screen, and returns the programs.

@@ -329,8 +329,9 @@ impl Run {
         let before: BTreeMap<String, Traits> = traits().await?;
         self.program(test, log).await?;
         let now = traits().await?;
-        let settings = |all: &BTreeMap<String, Traits>| -> Vec<String> {
-            all.values().map(|traits| traits.settings.clone()).collect()
+        let set_as_before = |(name, was): (&String, &Traits)| {
+            let now = now.get(name);
+            now.is_some_and(|now| now.settings == was.settings)
         };
         let touched = before
             .iter()
@@ -341,7 +342,7 @@ impl Run {
                 "it was to leave the lab untouched; {name} is {:?} and was {was:?}",
                 now.get(name)
             )),
-            (_, Some(_)) if settings(&before) == settings(&now) => Ok(Leaves::Whole),
+            (_, Some(_)) if before.iter().all(set_as_before) => Ok(Leaves::Whole),
             (_, Some(_)) => Ok(Leaves::Somehow),
         }
     }
@@ -351,8 +352,9 @@ impl Run {
         let command = Command::new(&test.program)
             .args(["--ignored", "--exact", test.name.as_str(), "--nocapture"])
             .folder(&test.folder)
-            .env("CARGO_MANIFEST_DIR", &test.folder)
             .log(file);
+        // Some of them start cargo themselves.
+        let command = cargo::as_from_a_shell(command);
         let env = self.env.iter();
         let command = env.fold(command, |command, (name, value)| command.env(name, value));
         let output = command

@@ -21,8 +21,6 @@ fn lab_up() {
     let status = Command::new(cargo)
         .current_dir(manifest.parent().unwrap())
         .args(["xtask", "lab", "up", "--no-install"])
-        // As a shell would: build scripts run anew where it is another one, and all that needs them is compiled once more.
-        .env_remove("CARGO_MANIFEST_DIR")
         .stdin(Stdio::null())
         .status();
     assert!(status.unwrap().success(), "cargo xtask lab up");

@@ -169,8 +169,6 @@ impl Lab {
         let client = Standing::connect(&self.address(master).await);
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let up = Command::new(cargo)
-            // As a shell would: build scripts run anew where it is another one, and all that needs them is compiled once more.
-            .env_remove("CARGO_MANIFEST_DIR")
             .folder(Path::new(env!("CARGO_MANIFEST_DIR")))
             .args(["xtask", "lab", "up", "--no-install", "redis"]);
         let up = up.output(5 * MINUTE).await.unwrap();
