@@ -287,8 +287,7 @@ impl Comparer {
         let mut avoided: Vec<String> = writer.map(str::to_owned).into_iter().collect();
         let mut pauses = LISTED_AGAIN.iter();
         loop {
-            let nodes: Vec<&str> = avoided.iter().map(String::as_str).collect();
-            let content = read(store, place, version, &nodes).await;
+            let content = read(store, place, version, &avoided).await;
             let Err(failure) = content else {
                 return content;
             };
@@ -427,7 +426,7 @@ async fn read(
     store: &S3,
     place: &Place<'_>,
     version: &Version,
-    avoided: &[&str],
+    avoided: &[String],
 ) -> Result<Content, Failure> {
     let read = store.ask_avoiding(avoided, |client| async move {
         read_once(&client, place, version).await

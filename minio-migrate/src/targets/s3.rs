@@ -190,13 +190,13 @@ impl S3 {
     }
 
     /// The nodes in the order in which they are asked: in turn, those that did not answer lately and the avoided one last.
-    fn order(&self, avoided: &[&str]) -> Vec<&Node> {
+    fn order(&self, avoided: &[String]) -> Vec<&Node> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len().max(1);
         let (behind, ahead) = self.nodes.split_at(first);
         let mut nodes: Vec<&Node> = ahead.iter().chain(behind).collect();
         let now_us = self.clock.at().0;
         let is_away = |node: &Node| node.away_us.load(Ordering::Relaxed) > now_us;
-        nodes.sort_by_key(|node| (is_away(node), avoided.contains(&node.name.as_str())));
+        nodes.sort_by_key(|node| (is_away(node), avoided.contains(&node.name)));
         nodes
     }
 
@@ -218,7 +218,7 @@ impl S3 {
     /// The last [`Failure`], with the node.
     pub async fn ask_avoiding<T, F>(
         &self,
-        avoided: &[&str],
+        avoided: &[String],
         ask: impl Fn(Client) -> F,
     ) -> Result<(T, String), Failure>
     where

@@ -92,11 +92,11 @@ impl Lab {
         (self.instance(instance).await.init_pid, started)
     }
 
-    /// What a test has stopped itself runs again, for the next one.
-    pub async fn start_again(&self, instance: &str) {
+    /// Starts, stops or freezes an instance, as somebody beside the check does.
+    pub async fn set(&self, instance: &str, change: StateChange) {
         let instance = name(instance);
-        let start = self.incus.set_state(&instance, StateChange::Start, MINUTE);
-        start.await.unwrap();
+        let set = self.incus.set_state(&instance, change, MINUTE);
+        set.await.unwrap();
     }
 
     pub async fn until_stopped(&self, instance: &str, check: &mut Running) {

@@ -105,14 +105,9 @@ async fn a_probe_that_fails_early_in_a_control_run_does_not_pass() {
         }
     });
     begun.await.expect("the journal is open");
-    let instance = name(&primary);
-    let set = async |change| {
-        let set = lab.incus.set_state(&instance, change, MINUTE).await;
-        set.unwrap();
-    };
-    set(StateChange::Freeze).await;
+    lab.set(&primary, StateChange::Freeze).await;
     check.until_said("a probe failed before the client was steady");
-    set(StateChange::Unfreeze).await;
+    lab.set(&primary, StateChange::Unfreeze).await;
     // It goes on, and does not forget.
     let ran = lab.ran(&check.ended());
     ran.came_to(2, "fail", "no-outage-missed");
@@ -134,9 +129,8 @@ async fn a_monitor_that_is_lost_in_mid_drill_ends_at_the_longest_fault_undone() 
     let args = [&targets[..], &["--max-fault", "10", "--warm-up", "0.5"]].concat();
     let mut check = lab.start(&args);
     lab.until_stopped(&primary, &mut check).await;
-    let monitor = name("pgaf-monitor");
-    let set = async |change| lab.incus.set_state(&monitor, change, MINUTE).await.unwrap();
-    set(StateChange::ForceStop).await;
+    let monitor = "pgaf-monitor";
+    lab.set(monitor, StateChange::ForceStop).await;
     let healing = async {
         // A keeper that boots while its monitor is away keeps its Postgres down: it can't know
         // whether another node was promoted.
@@ -153,7 +147,7 @@ async fn a_monitor_that_is_lost_in_mid_drill_ends_at_the_longest_fault_undone() 
     clock::within(MINUTE, healing)
         .await
         .expect("the longest fault is over");
-    set(StateChange::Start).await;
+    lab.set(monitor, StateChange::Start).await;
     let ran = lab.ran(&check.ended());
     assert_eq!(
         (ran.code, &ran.report["verdict"]),

@@ -61,16 +61,13 @@ async fn the_crontab_mails_only_when_there_is_something_to_do() {
         "no mail"
     );
     lab.until_whole().await;
-    let standby = name(&lab.roles().await.1);
-    let stop = lab
-        .incus
-        .set_state(&standby, StateChange::ForceStop, MINUTE);
-    stop.await.unwrap();
+    let (_, standby) = lab.roles().await;
+    lab.set(&standby, StateChange::ForceStop).await;
     let refused = shell(&lab, &command);
     assert_eq!(refused.status.code(), Some(1));
     let mail = String::from_utf8(refused.stdout).unwrap();
     assert!(mail.starts_with("REFUSED "), "{mail}");
-    lab.start_again(standby.as_str()).await;
+    lab.set(&standby, StateChange::Start).await;
 }
 
 #[tokio::test]
@@ -93,14 +90,11 @@ async fn the_makefile_runs_its_drills_in_a_row_and_stops_at_the_first_that_fails
     };
     assert_eq!(runs(&lab), 2);
     lab.until_whole().await;
-    let standby = name(&lab.roles().await.1);
-    let stop = lab
-        .incus
-        .set_state(&standby, StateChange::ForceStop, MINUTE);
-    stop.await.unwrap();
+    let (_, standby) = lab.roles().await;
+    lab.set(&standby, StateChange::ForceStop).await;
     assert_ne!(shell(&lab, &make).status.code(), Some(0));
     assert_eq!(runs(&lab), 3, "the second is not begun");
-    lab.start_again(standby.as_str()).await;
+    lab.set(&standby, StateChange::Start).await;
 }
 
 #[tokio::test]

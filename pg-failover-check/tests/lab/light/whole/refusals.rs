@@ -3,7 +3,7 @@
 use serde_json::Value;
 use veza_probe::incus::{StateChange, Status};
 
-use crate::support::{Lab, MINUTE, name};
+use crate::support::Lab;
 
 #[tokio::test]
 #[ignore = "needs the lab"]
@@ -11,10 +11,7 @@ async fn a_stopped_replica_is_refused_untouched() {
     let lab = Lab::new("replica").await;
     let (primary, other) = lab.roles().await;
     let before = lab.start_of(&primary).await;
-    lab.incus
-        .set_state(&name(&other), StateChange::ForceStop, MINUTE)
-        .await
-        .unwrap();
+    lab.set(&other, StateChange::ForceStop).await;
     let ran = lab.run(&[]);
     assert_eq!(
         (ran.code, &ran.report["verdict"]),
@@ -29,7 +26,7 @@ async fn a_stopped_replica_is_refused_untouched() {
         "what somebody stopped stays stopped"
     );
     assert_eq!(lab.start_of(&primary).await, before, "untouched");
-    lab.start_again(&other).await;
+    lab.set(&other, StateChange::Start).await;
 }
 
 #[tokio::test]
@@ -38,11 +35,7 @@ async fn a_stopped_monitor_is_refused_untouched() {
     let lab = Lab::new("monitor").await;
     let (primary, _) = lab.roles().await;
     let before = lab.start_of(&primary).await;
-    let monitor = name("pgaf-monitor");
-    lab.incus
-        .set_state(&monitor, StateChange::ForceStop, MINUTE)
-        .await
-        .unwrap();
+    lab.set("pgaf-monitor", StateChange::ForceStop).await;
     let ran = lab.run(&[]);
     assert_eq!(
         (ran.code, &ran.report["verdict"]),
@@ -50,5 +43,5 @@ async fn a_stopped_monitor_is_refused_untouched() {
     );
     ran.says("pgaf-monitor");
     assert_eq!(lab.start_of(&primary).await, before, "untouched");
-    lab.start_again("pgaf-monitor").await;
+    lab.set("pgaf-monitor", StateChange::Start).await;
 }
