@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, Statement};
-use veza_probe::clock::within;
+use veza_probe::clock::{Clock, sleep, within};
 use veza_probe::instance::InstanceName;
 use veza_probe::postgres::{self, Access, Carried, Error, Session, Target, TlsError, writable};
 use veza_probe::prober::{ActError, Host};
@@ -19,6 +19,12 @@ use crate::baseline::{Baseline, refused};
 
 /// How long making and removing the table may take.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the nodes have after an undo to settle which of them is primary, before a schema is said to remain.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// How long after an attempt to drop it they are asked again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The name of the chore that drops a run's schema.
 const DROP_SCHEMA: &str = "drop-schema";
@@ -109,14 +115,7 @@ pub async fn do_chore(
             way: way.clone(),
         })
         .collect();
-    let sql = format!(
-        "set client_min_messages = 'warning'; set lock_timeout = '5s'; drop schema if exists {} cascade",
-        about.schema
-    );
-    on_primary(&places, &access, async |client| {
-        client.batch_execute(&sql).await
-    })
-    .await?;
+    dropped(&places, &access, &about.schema).await?;
     Ok(format!("schema {} is not there", about.schema))
 }
 
@@ -193,10 +192,7 @@ impl Heartbeat {
     /// Drops the schema; says what remains when that is not possible.
     pub async fn remove(self, baseline: &Baseline) -> Option<String> {
         let schema = self.schema?;
-        let sql = format!("set lock_timeout = '5s'; drop schema {schema} cascade");
-        let done = on_primary(&baseline.client_hosts, &baseline.client, async |client| {
-            client.batch_execute(&sql).await
-        });
+        let done = dropped(&baseline.client_hosts, &baseline.client, &schema);
         let words = done.await.err()?;
         Some(format!(
             "the schema {schema} remains ({words}): remove it with `drop schema {schema} cascade`"
@@ -204,7 +200,36 @@ impl Heartbeat {
     }
 }
 
-/// Does something on whichever node takes writes now.
+/// Drops a schema so that it stays dropped. A primary that was just healed may take the statement and then lose its role to the node
+/// that was promoted meanwhile, where the schema still is: until a node acknowledges it as replicated, all are asked again.
+///
+/// # Errors
+/// What stood in the way the last time.
+async fn dropped(hosts: &[Target], access: &Access, schema: &str) -> Result<(), String> {
+    // It is made first so that there always is a commit to wait for, also where an earlier attempt took it away.
+    let sql = format!(
+        "set client_min_messages = 'warning'; set lock_timeout = '5s'; \
+         create schema if not exists {schema}; drop schema {schema} cascade"
+    );
+    let attempt = async || {
+        on_primary(hosts, access, async |client| {
+            client.batch_execute(&sql).await
+        })
+        .await
+    };
+    let clock = Clock::start();
+    let end = clock.at().plus(SETTLED);
+    loop {
+        let done = attempt().await;
+        if done.is_ok() || clock.at() >= end {
+            return done;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Does something on whichever node takes writes now. A statement that came back with a warning was not done: the wait for
+/// synchronous replication may have been given up.
 async fn on_primary<T>(
     hosts: &[Target],
     access: &Access,
@@ -213,16 +238,19 @@ async fn on_primary<T>(
     let mut told = Vec::new();
     for at in hosts {
         let attempt = async {
-            let session = postgres::connect(at, &access.login, &access.tls, LIMIT).await?;
+            let mut session = postgres::connect(at, &access.login, &access.tls, LIMIT).await?;
             if !writable(&session.client).await? {
                 return Ok(None);
             }
+            // What was said of the login is none of the statement's.
+            while warning(&mut session).is_some() {}
             let done = act(&session.client).await;
-            done.map(Some)
+            done.map(|done| Some((done, warning(&mut session))))
                 .map_err(|e| Error::query(format!("a statement at {at}"), &e))
         };
         match within(LIMIT, attempt).await {
-            Ok(Ok(Some(done))) => return Ok(done),
+            Ok(Ok(Some((done, None)))) => return Ok(done),
+            Ok(Ok(Some((_, Some(words))))) => told.push(format!("{at} committed with {words}")),
             Ok(Ok(None)) => told.push(format!("{at} takes no writes")),
             Ok(Err(error)) => told.push(error.to_string()),
             Err(elapsed) => told.push(format!("{at}: {elapsed}")),

@@ -144,7 +144,7 @@ impl Lab {
     }
 
     pub async fn no_schema_is_left(&self, primary: &str) {
-        let sql = "select count(*) from pg_namespace where nspname like 'veza_drill%'";
-        assert_eq!(self.sql(primary, "veza", sql).await, "0");
+        let sql = "select coalesce(string_agg(nspname, ' '), '') from pg_namespace where nspname like 'veza_drill%'";
+        assert_eq!(self.sql(primary, "veza", sql).await, "");
     }
 }

@@ -180,5 +180,8 @@ async fn a_signal_while_the_primary_is_down_ends_the_run_with_everything_undone(
         if fault == "stop" {
             lab.runs_again(&primary, &started).await;
         }
+        // The healed primary may have taken the drop and lost its role right afterwards.
+        lab.until_whole().await;
+        lab.no_schema_is_left(&lab.roles().await.0).await;
     }
 }
