@@ -24,6 +24,9 @@ use lab_test::{LabTest, Leaves, Outcome, Ready};
 /// The longest that one lab test may take, without its reset.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
 
+/// How often a test is repeated because this host was too busy to measure.
+const UNMEASURED_LIMIT: u32 = 2;
+
 /// The longest that a test program may take to list its tests.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -246,12 +249,22 @@ impl Run {
     /// for every group. Light ones first, those that change the host last.
     /// After a test that leaves its groups untouched the next one of those groups finds them reset already; those that leave them whole
     /// follow each other.
+    /// A test whose drill was too blind to measure has refuted nothing, and is repeated.
     async fn all(&self, mut tests: Vec<LabTest>) -> Vec<Outcome> {
         tests.sort_by_key(|test| (test.class, test.leaves, test.groups.clone()));
         let mut outcomes = Vec::new();
         let mut known = Known::default();
         for test in tests {
-            let outcome = self.one(test, &known).await;
+            let mut outcome = self.one(test.clone(), &known).await;
+            while outcome.unmeasured() && outcome.unmeasured_before < UNMEASURED_LIMIT {
+                let before = outcome.unmeasured_before + 1;
+                self.story.say(&format!(
+                    "{} {}: this host was too busy to measure; once more, after a reset",
+                    test.package, test.name
+                ));
+                outcome = self.one(test.clone(), &Known::default()).await;
+                outcome.unmeasured_before = before;
+            }
             known = known.after(&outcome);
             outcomes.push(outcome);
             self.tell(&outcomes);
@@ -289,6 +302,7 @@ impl Run {
             test,
             left: came_to.clone().unwrap_or(Leaves::Somehow),
             complaint: came_to.err(),
+            unmeasured_before: 0,
             log,
             ready,
             ready_s: ready_at.us_since(began) as f64 / 1e6,
@@ -424,6 +438,7 @@ mod tests {
                 test: test(left, &["one"]),
                 left,
                 complaint: None,
+                unmeasured_before: 0,
                 log: PathBuf::new(),
                 ready,
                 ready_s: 0.0,

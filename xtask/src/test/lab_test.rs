@@ -118,6 +118,8 @@ pub(super) struct Outcome {
     pub(super) test: LabTest,
     /// Why it did not pass; none when it did.
     pub(super) complaint: Option<String>,
+    /// How often it was run before, on a host that was too busy to measure.
+    pub(super) unmeasured_before: u32,
     /// Where its output is.
     pub(super) log: PathBuf,
     /// How it left its groups, as far as Incus can see.
@@ -128,6 +130,22 @@ pub(super) struct Outcome {
     pub(super) ready_s: f64,
     /// How long the test itself took.
     pub(super) took_s: f64,
+}
+
+impl Outcome {
+    /// Whether it failed since a drill of it could not measure on a host as busy as this.
+    pub(super) fn unmeasured(&self) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        self.complaint.is_some() && blind(&String::from_utf8_lossy(&log))
+    }
+}
+
+/// Whether the panic that ended a test is about a drill that called its own observer blind.
+fn blind(log: &str) -> bool {
+    let panicked = log.lines().skip_while(|line| !line.contains("panicked at"));
+    let said: Vec<&str> = panicked.collect();
+    said.iter()
+        .any(|line| line.contains("INCONCLUSIVE observer-blind"))
 }
 
 /// A test passed when its program says that one did; a program that found no such test is content,
@@ -147,6 +165,18 @@ pub(super) fn passed(status: ExitStatus, log: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn only_a_panic_over_a_blind_observer_is_unmeasured() {
+        let drill = "INCONCLUSIVE observer-blind; next: see the runbook\n";
+        let panic = "thread 'a' panicked at b:1:2:\n";
+        assert!(blind(&format!("{panic}assertion failed: {drill}")));
+        assert!(!blind(&format!("{drill}{panic}another thing\n")));
+        assert!(!blind(drill));
+        assert!(!blind(&format!(
+            "{panic}INCONCLUSIVE fault-not-proven; next\n"
+        )));
+    }
 
     use super::*;
 

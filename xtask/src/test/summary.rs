@@ -17,6 +17,7 @@ pub(super) fn line(outcome: &Outcome) -> String {
         ready,
         ready_s,
         took_s,
+        unmeasured_before,
         ..
     } = outcome;
     let (package, name) = (&test.package, &test.name);
@@ -26,6 +27,10 @@ pub(super) fn line(outcome: &Outcome) -> String {
         Ready::Reset => format!("after a reset of {ready_s:.1} s"),
     };
     let times = format!("{took_s:.1} s, {before}");
+    let times = match unmeasured_before {
+        0 => times,
+        n => format!("{times}, {n} times before on a host too busy to measure"),
+    };
     match complaint {
         None => format!("ok      {package} {name} ({times})"),
         Some(complaint) => {
@@ -133,6 +138,7 @@ mod tests {
                 program: PathBuf::new(),
             },
             complaint: complaint.map(str::to_owned),
+            unmeasured_before: 0,
             log: PathBuf::from("/nowhere/a.log"),
             left: Leaves::Somehow,
             ready: Ready::Reset,
