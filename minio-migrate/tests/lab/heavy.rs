@@ -52,11 +52,8 @@ async fn a_copy_that_somebody_else_made_is_judged_by_its_bytes_and_all_that_belo
         "two versions and a deleted key"
     );
     // As many bytes as before, and others.
-    lab.mc(
-        "minio-2",
-        "head -c 5000 /dev/urandom | minio-client --quiet pipe $AT/track5",
-    )
-    .await;
+    lab.mc("minio-2", "head -c 5000 /dev/urandom | put $AT/track5")
+        .await;
     let findings = lab.0.folder.join("findings.ndjson");
     let ran = lab.verify(&[
         "--versions",

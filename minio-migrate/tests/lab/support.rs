@@ -5,9 +5,11 @@ use lab_test::{MINUTE, Ran, Subject, name, variable};
 const PREFIX: &str = "migrated/";
 
 /// For some seconds after a reset nodes refuse writes that the cluster could take, and one that was not reached when a bucket was
-/// set keeps what it knew of it: what every node must know is set until each says so.
+/// set keeps what it knew of it: what every node must know is set until each says so. What comes by a pipe can't be sent again: `put`
+/// keeps it until it is taken.
 const AGAIN: &str = r#"
 again() { for try in $(seq 20); do "$@" && return; sleep 1; done; return 1; }
+put() { cat >/tmp/put; again minio-client --quiet cp /tmp/put "$1" >/dev/null; }
 versioned() {
   for host in 31 32 33 34; do
     export MC_HOST_node=${MC_HOST_veza/127.0.0.1/198.18.0.$host}

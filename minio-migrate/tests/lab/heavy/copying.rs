@@ -220,11 +220,8 @@ async fn a_node_that_goes_in_mid_copy_costs_nothing() {
 async fn what_others_wrote_to_the_target_is_named_and_left_alone() {
     let lab = Lab::many("others").await;
     // As many bytes as t5 has, and others.
-    lab.mc(
-        "minio-1",
-        "head -c 250 /dev/urandom | again minio-client --quiet pipe veza/many/t5",
-    )
-    .await;
+    lab.mc("minio-1", "head -c 250 /dev/urandom | put veza/many/t5")
+        .await;
     let ran = lab.way(&["copy"], "many", &[]);
     ran.came_to(5, "inconclusive", "conflicts");
     ran.says("t5");

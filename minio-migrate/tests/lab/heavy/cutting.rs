@@ -127,8 +127,8 @@ impl Cut {
         let bucket = variable("MINIO_BUCKET");
         let at = format!("export BUCKET={bucket}");
         let written = format!(
-            "{at}; echo new | minio-client --quiet pipe veza/$BUCKET/songs/new >/dev/null; echo over | minio-client --quiet pipe \
-             veza/$BUCKET/songs/s1 >/dev/null; minio-client --quiet rm veza/$BUCKET/songs/s2 >/dev/null"
+            "{at}; echo new | put veza/$BUCKET/songs/new; echo over | put veza/$BUCKET/songs/s1; \
+             minio-client --quiet rm veza/$BUCKET/songs/s2 >/dev/null"
         );
         self.0.mc("minio-1", &written).await;
         let back = ["reverse", "--bucket", &bucket];
@@ -139,9 +139,8 @@ impl Cut {
         self.rehearsed(&bucket);
         let slow = [&back[..], &["--max-lag", "0.000001"]].concat();
         self.0.0.run(&slow).came_to(2, "fail", "lag-missed");
-        let other = format!(
-            "{at}; echo 1 | minio-client --quiet pipe old/$BUCKET/songs/s3 >/dev/null; echo 22 | minio-client --quiet pipe veza/$BUCKET/songs/s3 >/dev/null"
-        );
+        let other =
+            format!("{at}; echo 1 | put old/$BUCKET/songs/s3; echo 22 | put veza/$BUCKET/songs/s3");
         self.0.mc("minio-1", &other).await;
         let ran = self.0.0.run(&back);
         ran.came_to(5, "inconclusive", "conflicts");
