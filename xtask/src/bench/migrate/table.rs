@@ -16,6 +16,9 @@ const OF_NOTHING: f64 = 0.5;
 const MEMORY_MIB: f64 = 64.0;
 const GROWTH_MIB: f64 = 8.0;
 
+/// The most that minio-migrate lets be under way, its `--memory`: of large objects a few parts each, never the objects.
+const UNDER_WAY_MIB: f64 = 256.0;
+
 /// One tool at one shape.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -157,6 +160,7 @@ impl Summary {
             let best = self.best(shape, cpu);
             self.promise(format!("{name}: CPU seconds, the best peer's"), work, best);
             let under_way = ours.at_once * ours.size as f64 / f64::from(1 << 20);
+            let under_way = under_way.min(UNDER_WAY_MIB);
             let peak = ours.most(|took| took.peak_mib);
             let what = format!("{name}: MiB, {MEMORY_MIB} and what is under way");
             self.promise(what, peak, Some(MEMORY_MIB + under_way));
@@ -303,6 +307,10 @@ mod tests {
             "small: MiB, 64 and what is under way",
         ];
         assert_eq!(busy, expected);
+        // 4 at once of 1,024 MiB each would be more than `--memory` lets pass.
+        let large = row(Shape::Large, Tool::Ours, 10.0, 1.0, 320.1);
+        let large = Row { size: 1 << 30, ..large };
+        assert_eq!(broken(0, large), ["large: MiB, 64 and what is under way"]);
         let again = broken(4, row(Shape::Again, Tool::Ours, 5.1, 1.0, 68.0));
         assert_eq!(again, ["again: seconds, half of the best peer's"]);
     }
