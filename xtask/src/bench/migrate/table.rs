@@ -309,7 +309,10 @@ mod tests {
         assert_eq!(busy, expected);
         // 4 at once of 1,024 MiB each would be more than `--memory` lets pass.
         let large = row(Shape::Large, Tool::Ours, 10.0, 1.0, 320.1);
-        let large = Row { size: 1 << 30, ..large };
+        let large = Row {
+            size: 1 << 30,
+            ..large
+        };
         assert_eq!(broken(0, large), ["large: MiB, 64 and what is under way"]);
         let again = broken(4, row(Shape::Again, Tool::Ours, 5.1, 1.0, 68.0));
         assert_eq!(again, ["again: seconds, half of the best peer's"]);
