@@ -7,8 +7,6 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +15,7 @@ use tokio::task::JoinSet;
 use super::about::About;
 use super::stream::{self, Hashed};
 use super::{
-    Carried, Carrier, HELD, Place, Taken, Trouble, carried, held, length, limit, of_both,
+    Carried, Carrier, HELD, IN_FLIGHT, Place, Taken, Trouble, carried, held, length, limit, of_both,
     of_source, reading,
 };
 use crate::targets::s3::{Failure, S3, answered, answered_within};
@@ -285,7 +283,6 @@ async fn send(
     (number, bytes): (u32, Bytes),
     held: Option<OwnedSemaphorePermit>,
 ) -> Result<CompletedPart, Failure> {
-    let checksum = STANDARD.encode(Sha256::digest(&bytes));
     let ask = |client: Client| {
         let request = client
             .upload_part()
@@ -294,7 +291,7 @@ async fn send(
             .upload_id(&id);
         let request = request
             .part_number(part_number(number))
-            .checksum_sha256(&checksum);
+            .checksum_algorithm(IN_FLIGHT);
         let request = request.body(ByteStream::from(bytes.clone()));
         let sent = request.customize().disable_payload_signing().send();
         answered_within(limit(bytes.len() as u64), sent)
