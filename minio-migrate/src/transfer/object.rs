@@ -12,7 +12,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::ChecksumAlgorithm;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use veza_probe::clock::Clock;
 
@@ -23,14 +24,9 @@ use crate::targets::walk::{Version, Walk};
 use about::About;
 use stream::Hashed;
 
-/// Up to this size a body is held in memory, so that it can be sent again without asking the source again, and so that its checksum
+/// Up to this size a body is held in memory, so that it can be sent again without asking the source again, and so that its SHA-256
 /// goes ahead of it and the target itself refuses other bytes. In bytes.
 pub const HELD: u64 = 16 << 20;
-
-/// With what the target looks whether the bytes came as they were sent. That they are those of the source is proven by the ETag (MD5 that
-/// both stores make) and by reading them again (SHA-256); here a checksum that processors have an instruction for is enough, and a SHA-256
-/// of each part beside the one of the whole cost a third of all processor time with large objects.
-const IN_FLIGHT: ChecksumAlgorithm = ChecksumAlgorithm::Crc32C;
 
 /// The slowest that a body may pass, in bytes each second; slower, and another connection is tried.
 const SLOWEST: u64 = 512 << 10;
@@ -181,10 +177,12 @@ impl Carrier {
         });
         let (bytes, about) = read.await.map_err(|failure| of_source(version, failure))?;
         let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        let checksum = STANDARD.encode(sha256);
         let put = |client: Client| {
             let body = ByteStream::from(bytes.clone());
             let request = client.put_object().bucket(place.bucket).key(place.key);
-            let request = about.put(request).checksum_algorithm(IN_FLIGHT).body(body);
+            let request = about.put(request).checksum_sha256(&checksum).body(body);
+            // Whoever changes a byte on the way must find another with the same SHA-256, which is signed.
             let sent = request.customize().disable_payload_signing().send();
             answered_within(limit(version.size_bytes), sent)
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::about::About;
 use super::stream::{self, Hashed};
 use super::{
-    Carried, Carrier, HELD, IN_FLIGHT, Place, Taken, Trouble, carried, held, length, limit, of_both,
+    Carried, Carrier, HELD, Place, Taken, Trouble, carried, held, length, limit, of_both,
     of_source, reading,
 };
 use crate::targets::s3::{Failure, S3, answered, answered_within};
@@ -23,6 +23,10 @@ use crate::targets::walk::Version;
 
 /// How many parts of an object are sent at the same time.
 const AT_ONCE: usize = 4;
+
+/// With what the target looks whether the bytes of a part came as they were sent. That they are the source's is proven by the ETag of
+/// the whole, and by reading it again: a SHA-256 of each part, beside that of the whole, took a fifth of the processor time.
+const IN_FLIGHT: ChecksumAlgorithm = ChecksumAlgorithm::Crc32C;
 
 /// The most parts that S3 knows.
 const MOST: u32 = 10_000;
