@@ -25,12 +25,7 @@ use lab_test::{LabTest, Leaves, Outcome, Ready};
 const TEST_LIMIT: Duration = Duration::from_secs(900);
 
 /// How often a test is repeated because this host was too busy to measure.
-const UNMEASURED_LIMIT: usize = 2;
-
-/// How many tests may fail once, and pass after a reset, in a run that passes. Each is a defect, of a tool or of its test, and is told as
-/// one with what it said; but one of a hundred drills against real servers must not hide what the others have shown. More of them are no
-/// accident.
-const UNSTEADY_LIMIT: usize = 2;
+const UNMEASURED_LIMIT: u32 = 2;
 
 /// The longest that a test program may take to list its tests.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
@@ -100,10 +95,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     run.story.end();
     run.story.say(&summary::text(&outcomes));
-    let unsteady = summary::unsteady(&outcomes);
-    if !unsteady.is_empty() {
-        run.story.say(&unsteady);
-    }
     let rest = without_lab(&stop).await?;
     if let Some(signal) = stop.requested() {
         return Ok(stopped(signal));
@@ -244,21 +235,6 @@ impl Known {
     }
 }
 
-/// Whether a test is to be tried again, after those that have ended.
-fn again(outcome: &Outcome, ended: &[Outcome]) -> bool {
-    if outcome.complaint.is_none() {
-        return false;
-    }
-    if outcome.unmeasured() {
-        return outcome.earlier.len() < UNMEASURED_LIMIT;
-    }
-    let unsteady = ended.iter().filter(|o| o.unsteady().next().is_some());
-    let once = outcome.earlier.iter().all(Outcome::unmeasured);
-    // After a failure that stays there is nothing to be saved.
-    let failed = ended.iter().any(|o| o.complaint.is_some());
-    once && !failed && unsteady.count() < UNSTEADY_LIMIT
-}
-
 /// The lab tests that are under way.
 struct Run {
     env: Vec<(String, String)>,
@@ -273,24 +249,21 @@ impl Run {
     /// for every group. Light ones first, those that change the host last.
     /// After a test that leaves its groups untouched the next one of those groups finds them reset already; those that leave them whole
     /// follow each other.
-    /// A test whose drill was too blind to measure has refuted nothing, and is repeated; one that failed otherwise is repeated once.
+    /// A test whose drill was too blind to measure has refuted nothing, and is repeated.
     async fn all(&self, mut tests: Vec<LabTest>) -> Vec<Outcome> {
         tests.sort_by_key(|test| (test.class, test.leaves, test.groups.clone()));
         let mut outcomes = Vec::new();
         let mut known = Known::default();
         for test in tests {
-            let mut outcome = self.one(test.clone(), &known, 1).await;
-            while again(&outcome, &outcomes) {
+            let mut outcome = self.one(test.clone(), &known).await;
+            while outcome.unmeasured() && outcome.unmeasured_before < UNMEASURED_LIMIT {
+                let before = outcome.unmeasured_before + 1;
                 self.story.say(&format!(
-                    "{}\nonce more, after a reset",
-                    summary::line(&outcome)
+                    "{} {}: this host was too busy to measure; once more, after a reset",
+                    test.package, test.name
                 ));
-                let mut earlier = std::mem::take(&mut outcome.earlier);
-                earlier.push(outcome);
-                outcome = self
-                    .one(test.clone(), &Known::default(), earlier.len() + 1)
-                    .await;
-                outcome.earlier = earlier;
+                outcome = self.one(test.clone(), &Known::default()).await;
+                outcome.unmeasured_before = before;
             }
             known = known.after(&outcome);
             outcomes.push(outcome);
@@ -310,10 +283,10 @@ impl Run {
         }
     }
 
-    /// Makes the test's groups ready, and runs it for the `try_n`th time.
-    async fn one(&self, test: LabTest, known: &Known, try_n: usize) -> Outcome {
+    /// Makes the test's groups ready, and runs it.
+    async fn one(&self, test: LabTest, known: &Known) -> Outcome {
         let began = self.clock.at();
-        let log = self.logs.join(test.log_name(try_n));
+        let log = self.logs.join(test.log_name());
         let readied = self.readied(&test, known.ready(&test)).await;
         let ready_at = self.clock.at();
         self.story.doing(&test.name);
@@ -329,7 +302,7 @@ impl Run {
             test,
             left: came_to.clone().unwrap_or(Leaves::Somehow),
             complaint: came_to.err(),
-            earlier: Vec::new(),
+            unmeasured_before: 0,
             log,
             ready,
             ready_s: ready_at.us_since(began) as f64 / 1e6,
@@ -459,43 +432,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_test_is_tried_once_more_where_that_saves_the_run() {
-        let tried = |complaint: Option<&str>, earlier: &[Outcome]| Outcome {
-            test: test(Leaves::Somehow, &["one"]),
-            left: Leaves::Somehow,
-            complaint: complaint.map(str::to_owned),
-            earlier: earlier.to_vec(),
-            log: PathBuf::new(),
-            ready: Ready::Reset,
-            ready_s: 0.0,
-            took_s: 0.0,
-        };
-        let (passed, failed) = (tried(None, &[]), tried(Some("x"), &[]));
-        let unsteady = tried(None, std::slice::from_ref(&failed));
-        assert!(!again(&passed, &[]) && !again(&unsteady, &[]));
-        assert!(again(&failed, &[]) && again(&failed, std::slice::from_ref(&unsteady)));
-        assert!(
-            !again(&tried(Some("x"), std::slice::from_ref(&failed)), &[]),
-            "it stays so"
-        );
-        assert!(
-            !again(&failed, &[unsteady.clone(), unsteady]),
-            "no accident any more"
-        );
-        assert!(
-            !again(&failed, std::slice::from_ref(&failed)),
-            "nothing to be saved"
-        );
-    }
-
-    #[test]
     fn only_what_a_test_left_untouched_or_whole_spares_a_reset() {
         let after = |before: &Known, ready: Ready, left: Leaves| {
             let outcome = Outcome {
                 test: test(left, &["one"]),
                 left,
                 complaint: None,
-                earlier: Vec::new(),
+                unmeasured_before: 0,
                 log: PathBuf::new(),
                 ready,
                 ready_s: 0.0,

@@ -95,12 +95,8 @@ impl LabTest {
     }
 
     /// The name of its log.
-    pub(super) fn log_name(&self, try_n: usize) -> String {
-        let name = format!("{}.{}", self.package, self.name.replace("::", "."));
-        match try_n {
-            1 => format!("{name}.log"),
-            n => format!("{name}.try-{n}.log"),
-        }
+    pub(super) fn log_name(&self) -> String {
+        format!("{}.{}.log", self.package, self.name.replace("::", "."))
     }
 }
 
@@ -116,14 +112,14 @@ pub(super) enum Ready {
 }
 
 /// What came of a test.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Outcome {
     /// The test.
     pub(super) test: LabTest,
     /// Why it did not pass; none when it did.
     pub(super) complaint: Option<String>,
-    /// Tries before this one. All of them failed, each was followed by a reset.
-    pub(super) earlier: Vec<Outcome>,
+    /// How often it was run before, on a host that was too busy to measure.
+    pub(super) unmeasured_before: u32,
     /// Where its output is.
     pub(super) log: PathBuf,
     /// How it left its groups, as far as Incus can see.
@@ -141,13 +137,6 @@ impl Outcome {
     pub(super) fn unmeasured(&self) -> bool {
         let log = std::fs::read(&self.log).unwrap_or_default();
         self.complaint.is_some() && blind(&String::from_utf8_lossy(&log))
-    }
-
-    /// The failures that a busy host does not excuse, before it passed.
-    pub(super) fn unsteady(&self) -> impl Iterator<Item = &Outcome> {
-        let passed = self.complaint.is_none();
-        let earlier = self.earlier.iter().filter(move |_| passed);
-        earlier.filter(|outcome| !outcome.unmeasured())
     }
 }
 
@@ -222,12 +211,8 @@ mod tests {
             assert!(error.contains("none of light, heavy and host"), "{error}");
         }
         assert_eq!(
-            test("light::a", &["g"]).unwrap().log_name(1),
+            test("light::a", &["g"]).unwrap().log_name(),
             "drop-check.light.a.log"
-        );
-        assert_eq!(
-            test("light::a", &["g"]).unwrap().log_name(2),
-            "drop-check.light.a.try-2.log"
         );
     }
 

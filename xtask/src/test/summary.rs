@@ -17,7 +17,7 @@ pub(super) fn line(outcome: &Outcome) -> String {
         ready,
         ready_s,
         took_s,
-        earlier,
+        unmeasured_before,
         ..
     } = outcome;
     let (package, name) = (&test.package, &test.name);
@@ -27,9 +27,9 @@ pub(super) fn line(outcome: &Outcome) -> String {
         Ready::Reset => format!("after a reset of {ready_s:.1} s"),
     };
     let times = format!("{took_s:.1} s, {before}");
-    let times = match earlier.len() {
+    let times = match unmeasured_before {
         0 => times,
-        n => format!("{times}, try {}", n + 1),
+        n => format!("{times}, {n} times before on a host too busy to measure"),
     };
     match complaint {
         None => format!("ok      {package} {name} ({times})"),
@@ -84,47 +84,34 @@ fn gist(text: &str) -> String {
     lines.map(|line| format!("\n  | {line}")).collect()
 }
 
-/// Why a test failed, and what it said.
-fn failure(outcome: &Outcome) -> Option<String> {
-    let Outcome {
-        test,
-        complaint,
-        log,
-        ..
-    } = outcome;
-    let complaint = complaint.as_deref()?;
-    let said = std::fs::read(log).unwrap_or_default();
-    let said = gist(&String::from_utf8_lossy(&said));
-    Some(format!(
-        "\n  {} {}: {complaint}: {}{said}",
-        test.package,
-        test.name,
-        log.display()
-    ))
-}
-
 /// Which tests failed and what they said; empty when none did.
 pub(super) fn failed(outcomes: &[Outcome]) -> String {
-    let lines: Vec<String> = outcomes.iter().filter_map(failure).collect();
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.complaint.is_some());
+    let lines: Vec<String> = failed
+        .map(|outcome| {
+            let Outcome {
+                test,
+                complaint,
+                log,
+                ..
+            } = outcome;
+            let said = std::fs::read(log).unwrap_or_default();
+            let said = gist(&String::from_utf8_lossy(&said));
+            let complaint = complaint.as_deref().unwrap_or_default();
+            format!(
+                "\n  {} {}: {complaint}: {}{said}",
+                test.package,
+                test.name,
+                log.display()
+            )
+        })
+        .collect();
     match lines.is_empty() {
         true => String::new(),
         false => format!(
             "FAILED: {} of {} lab tests{}",
-            lines.len(),
-            outcomes.len(),
-            lines.concat()
-        ),
-    }
-}
-
-/// Which tests failed before they passed, and what they said then; empty when none did.
-pub(super) fn unsteady(outcomes: &[Outcome]) -> String {
-    let tries = outcomes.iter().flat_map(Outcome::unsteady);
-    let lines: Vec<String> = tries.filter_map(failure).collect();
-    match lines.is_empty() {
-        true => String::new(),
-        false => format!(
-            "UNSTEADY: {} of {} lab tests failed, and passed after a reset; each is a defect, of a tool or of its test{}",
             lines.len(),
             outcomes.len(),
             lines.concat()
@@ -151,7 +138,7 @@ mod tests {
                 program: PathBuf::new(),
             },
             complaint: complaint.map(str::to_owned),
-            earlier: Vec::new(),
+            unmeasured_before: 0,
             log: PathBuf::from("/nowhere/a.log"),
             left: Leaves::Somehow,
             ready: Ready::Reset,
@@ -186,30 +173,6 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("exit status: 101"), "{line}");
-    }
-
-    #[test]
-    fn what_failed_before_it_passed_is_named_as_a_defect() {
-        let tried = |complaint: Option<&str>| Outcome {
-            earlier: vec![outcome("one", Some("x"))],
-            ..outcome("one", complaint)
-        };
-        assert_eq!(unsteady(&[outcome("one", None)]), "");
-        let steadily = [tried(Some("y"))];
-        assert_eq!(unsteady(&steadily), "", "it failed: see `failed`");
-        let passed = [outcome("one", None), tried(None)];
-        let told = unsteady(&passed);
-        assert!(
-            told.starts_with("UNSTEADY: 1 of 2 lab tests failed"),
-            "{told}"
-        );
-        assert!(
-            told.ends_with("\n  drop-check light::a: x: /nowhere/a.log"),
-            "{told}"
-        );
-        assert_eq!(failed(&passed), "");
-        let line = line(&tried(None));
-        assert!(line.ends_with("after a reset of 15.0 s, try 2)"), "{line}");
     }
 
     #[test]
