@@ -180,6 +180,32 @@ async fn whatever_a_network_does_nothing_wrong_passes() {
 
 #[tokio::test]
 #[ignore = "needs the lab"]
+async fn a_bit_that_flips_in_a_part_is_refused_by_the_target() {
+    let lab = Lab::new("parts").await;
+    lab.mc(
+        "minio-old",
+        "minio-client --quiet mb veza/many >/dev/null; head -c 100663296 /dev/urandom | put veza/many/large",
+    )
+    .await;
+    lab.mc("minio-1", MANY_TARGET).await;
+    let target = variable("MINIO_DST_ENDPOINTS");
+    // Of 6,144 pieces at least, in six parts.
+    let wire = Wire::start(target.split(',').next().unwrap(), Trick::Flip, 1500).await;
+    let url = wire.url.clone();
+    let subject = lab.0.clone();
+    let ran = tokio::task::spawn_blocking(move || {
+        subject.run(&["copy", "--bucket", "many", "--target-endpoint", &url])
+    });
+    let ran = ran.await.unwrap();
+    ran.came_to(5, "inconclusive", "keys-left");
+    ran.says("XAmzContentChecksumMismatch");
+    assert!(wire.played() > 0);
+    let versions = "minio-client --quiet ls --recursive --versions veza/many";
+    assert_eq!(lab.mc("minio-1", versions).await, "", "nothing of it");
+}
+
+#[tokio::test]
+#[ignore = "needs the lab"]
 async fn what_changes_meanwhile_is_copied_as_it_is_at_the_end() {
     let lab = Lab::many("changes").await;
     let mut check = lab
