@@ -159,8 +159,8 @@ impl Summary {
             self.promise(format!("{name}: CPU seconds, half of mc's"), work, mc);
             let best = self.best(shape, cpu);
             self.promise(format!("{name}: CPU seconds, the best peer's"), work, best);
-            let under_way = ours.at_once * ours.size as f64 / f64::from(1 << 20);
-            let under_way = under_way.min(UNDER_WAY_MIB);
+            let objects = ours.at_once * ours.size as f64 / f64::from(1 << 20);
+            let under_way = objects.min(UNDER_WAY_MIB);
             let peak = ours.most(|took| took.peak_mib);
             let what = format!("{name}: MiB, {MEMORY_MIB} and what is under way");
             self.promise(what, peak, Some(MEMORY_MIB + under_way));
